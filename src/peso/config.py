@@ -1,0 +1,198 @@
+"""One configuration per run: every number that decides a result, with its meaning under it.
+
+A configuration file is TOML with the same nesting; unknown keys and values out of range are all reported at once.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from peso.errors import ConfigError
+from peso.types import CatalogueName, MethodName, Normaliser, ProximalScaling, TemplateName
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class BackboneConfig(_Section):
+    """The language model under the adapter."""
+
+    source: str = "embedded"
+    """"embedded" (a small Llama trained from scratch on block 0), or a folder or hub name of a causal LM."""
+    hidden_size: int = Field(128, ge=8)
+    """Width of the embedded backbone."""
+    num_layers: int = Field(3, ge=1)
+    """Decoder layers of the embedded backbone."""
+    num_heads: int = Field(4, ge=1)
+    """Attention heads of the embedded backbone; must divide hidden_size."""
+    intermediate_size: int = Field(256, ge=8)
+    """Width of the embedded backbone's feed-forward layers."""
+    attention_dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout on attention weights while the embedded backbone trains from scratch."""
+    epochs: int = Field(12, ge=1)
+    """Most passes over block 0 when training from scratch; the pass with the best validation loss is kept."""
+    learning_rate: float = Field(2e-3, gt=0)
+    """Peak learning rate when training from scratch."""
+    weight_decay: float = Field(0.05, ge=0)
+    """AdamW weight decay when training from scratch."""
+
+
+class AdapterConfig(_Section):
+    """The one evolving LoRA adapter."""
+
+    r: int = Field(8, ge=1)
+    """LoRA rank (paper: 8)."""
+    lora_alpha: int = Field(16, ge=1)
+    """LoRA scale numerator; the update is (lora_alpha / r) B A (paper: 16)."""
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the adapter's input (paper: 0.05)."""
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Linear layers that carry the adapter (paper: all seven of a Llama layer)."""
+
+
+class TrainingConfig(_Section):
+    """How an adapter is trained on a block."""
+
+    base_epochs: int = Field(1, ge=0)
+    """Passes of the adapter over block 0 (the state v_0 that every later block starts from)."""
+    base_learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of the adapter on block 0."""
+    epochs: int = Field(6, ge=1)
+    """Passes over each later block; the pass with the best validation loss is kept."""
+    learning_rate: float = Field(3e-3, gt=0)
+    """Peak learning rate on later blocks."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW weight decay (decoupled)."""
+    warmup_fraction: float = Field(0.01, ge=0, lt=1)
+    """Share of the steps with a linearly rising rate; a cosine falls to zero after it."""
+    batch_targets: int = Field(256, ge=1)
+    """Targets per optimizer step."""
+    max_gradient_norm: float = Field(1.0, gt=0)
+    """Cross-entropy gradients longer than this are scaled down to it."""
+    normaliser: Normaliser = "level"
+    """Over what each code's softmax runs in the loss."""
+
+
+class ProximalConfig(_Section):
+    """The proximal term of PESO (Eq. 12); ignored by other methods."""
+
+    scaling: ProximalScaling = "normalised"
+    """How groups are weighed; see `peso.methods.proximal`."""
+    strength: float = Field(0.02, ge=0)
+    """The factor lambda in front of the term; 0 equals the method "single" bit for bit."""
+
+
+class DecodingConfig(_Section):
+    """How recommendations are read out of the model."""
+
+    num_recommendations: int = Field(10, ge=1)
+    """Length of the recommended list."""
+    beam_width: int = Field(50, ge=1)
+    """Beams kept per user while decoding; at least num_recommendations."""
+    catalogue: CatalogueName = "known"
+    """Which items may be named."""
+    batch_users: int = Field(64, ge=1)
+    """Users decoded together."""
+
+
+class EvaluationConfig(_Section):
+    """What is measured besides the paper's protocol."""
+
+    next_block: bool = True
+    """Also score every interaction of block t + 1 with the model after block t."""
+
+
+class RunConfig(_Section):
+    """Everything that decides the outcome of one run on a given data set."""
+
+    method: MethodName = "peso"
+    """Continual method."""
+    seed: int = Field(0, ge=0)
+    """Seed of weights, order and dropout, for base and updates alike."""
+    template: TemplateName = "sid"
+    """How a history is written."""
+    max_history: int = Field(20, ge=1)
+    """Longest history in items (paper: 20)."""
+    backbone: BackboneConfig = BackboneConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    training: TrainingConfig = TrainingConfig()
+    proximal: ProximalConfig = ProximalConfig()
+    decoding: DecodingConfig = DecodingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def base_part(self) -> dict[str, Any]:
+        """The part that decides the base and v_0: runs that agree on it share one base checkpoint."""
+        training = self.training.model_dump(mode="json")
+        later_only = {"epochs", "learning_rate"}
+        return {
+            "seed": self.seed,
+            "template": self.template,
+            "max_history": self.max_history,
+            "backbone": self.backbone.model_dump(mode="json"),
+            "adapter": self.adapter.model_dump(mode="json"),
+            "training": {key: value for key, value in training.items() if key not in later_only},
+        }
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both_tables else value
+    return merged
+
+
+def make_config(file: Path | None = None, overrides: dict[str, Any] | None = None) -> RunConfig:
+    """Defaults, then the file, then the overrides.
+
+    Args:
+        file: a TOML file with any subset of the keys of `RunConfig`.
+        overrides: nested values that win over the file (from command-line flags).
+
+    Raises:
+        ConfigError: the file is missing or not TOML, or any key or value is wrong (all named in one message).
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values = tomllib.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"configuration file {file} does not exist; check the path given to --config.") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"configuration file {file} is not valid TOML: {error}.") from None
+    try:
+        config = RunConfig.model_validate(_merge(values, overrides or {}))
+    except ValidationError as error:
+        where = f"configuration ({file})" if file else "configuration"
+        problems = "; ".join(
+            f"{'.'.join(map(str, entry['loc']))}: {entry['msg'].lower()} (got {entry['input']!r})"
+            for entry in error.errors()
+        )
+        raise ConfigError(f"{where}: {problems}.") from None
+    _check_together(config)
+    return config
+
+
+def _check_together(config: RunConfig) -> None:
+    backbone, decoding = config.backbone, config.decoding
+    if backbone.hidden_size % (2 * backbone.num_heads):
+        raise ConfigError(
+            f"backbone.hidden_size {backbone.hidden_size} must be a multiple of 2 x backbone.num_heads "
+            f"({backbone.num_heads}): rotary positions turn pairs of a head's features."
+        )
+    if decoding.beam_width < decoding.num_recommendations:
+        raise ConfigError(
+            f"decoding.beam_width {decoding.beam_width} is below decoding.num_recommendations "
+            f"{decoding.num_recommendations}; a beam per recommended item is the least."
+        )
+
+
+def dump_config(config: RunConfig) -> str:
+    """The complete configuration as TOML; `make_config` reads it back to an equal object."""
+    return tomli_w.dumps(config.model_dump(mode="json"))
+
+

@@ -1,0 +1,73 @@
+"""Which events are targets, and what history each target may see.
+
+Protocol of the PESO release, per block and user: the last event of the block is the test target, the one before it the
+validation target, all earlier events of the block are training targets. A user with fewer than three events in a
+block contributes them as training targets only. The history of a target is everything before it (earlier blocks
+included), cut to the last `max_history` items.
+
+A target is named by its event index: its user is `event_user[e]`, its item `event_item[e]`.
+"""
+
+from typing import Literal
+
+import numpy as np
+
+from peso.data.dataset import Dataset, IntArray
+
+Role = Literal["train", "valid", "test"]
+
+MIN_EVENTS_FOR_EVALUATION = 3
+
+
+def targets_of_block(dataset: Dataset, block: int, role: Role) -> IntArray:
+    """Event indices of a block's training, validation or test targets.
+
+    Args:
+        dataset: the events.
+        block: 0-based block number.
+        role: "train", "valid" or "test".
+
+    Returns:
+        int64 [T], increasing; for "valid" and "test" at most one per user.
+    """
+    events = np.flatnonzero(dataset.event_block == block)
+    users = dataset.event_user[events]
+    starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
+    sizes = np.diff(np.r_[starts, len(events)])
+    from_end = np.repeat(starts + sizes, sizes) - np.arange(len(events))  # 1 = the user's last event of the block
+    is_evaluated = np.repeat(sizes >= MIN_EVENTS_FOR_EVALUATION, sizes)
+    if role == "test":
+        return events[is_evaluated & (from_end == 1)]
+    if role == "valid":
+        return events[is_evaluated & (from_end == 2)]
+    return events[~is_evaluated | (from_end > 2)]
+
+
+def all_events_of_block(dataset: Dataset, block: int) -> IntArray:
+    """Event indices of every interaction of a block: the targets of the next-block protocol."""
+    return np.flatnonzero(dataset.event_block == block).astype(np.int64)
+
+
+def history_starts(dataset: Dataset, targets: IntArray, max_history: int) -> IntArray:
+    """Where each target's history begins: it is `event_item[start : target]`, at most `max_history` items.
+
+    Args:
+        dataset: the events.
+        targets: event indices, int64 [T].
+        max_history: longest history in items.
+
+    Returns:
+        int64 [T], start <= target; equal where the history is empty.
+    """
+    return np.maximum(dataset.user_offsets[dataset.event_user[targets]], targets - max_history)
+
+
+def items_seen_in_training(dataset: Dataset, block: int) -> np.ndarray:
+    """Which items the model after `block` can have met: any event of an earlier block, or a training target of this.
+
+    Returns:
+        bool [N].
+    """
+    seen: np.ndarray = dataset.item_first_block < block
+    seen[dataset.event_item[targets_of_block(dataset, block, "train")]] = True
+    return seen

@@ -1,0 +1,133 @@
+"""Atomic writes and checksums: a reader sees the old file or the new one, never half of either.
+
+Every write goes to a temporary sibling, is flushed to the disk, and is renamed over its destination; directories are
+built beside their destination in the same way.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from peso.errors import WorkspaceError
+
+_TEMPORARY_PREFIX = ".tmp-"
+
+
+def _temporary_sibling(path: Path) -> Path:
+    return path.with_name(f"{_TEMPORARY_PREFIX}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a temporary path; on a clean exit the file written there replaces `path` in one step.
+
+    Args:
+        path: the destination; its parent is created when missing.
+
+    Yields:
+        A path beside the destination that does not exist yet. On an exception it is removed and `path` is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_sibling(path)
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yields an empty directory that becomes `path` in one rename on a clean exit.
+
+    Args:
+        path: the destination; an existing directory there is replaced.
+
+    Yields:
+        The directory to fill. On an exception it is removed and `path` is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_sibling(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            _sync(file)
+        if path.exists():
+            old = _temporary_sibling(path)
+            os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what an interrupted write left in `folder` (never a finished file)."""
+    for leftover in folder.glob(f"{_TEMPORARY_PREFIX}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically, indented, keys in the order given, refusing NaN (which is not JSON)."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Reads a JSON file that peso wrote.
+
+    Args:
+        path: the file.
+        what: what the file is, for the error message, such as "run result".
+
+    Raises:
+        WorkspaceError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WorkspaceError(f"{what}: {path} does not exist; check the path or create it first.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WorkspaceError(f"{what}: {path} is not valid JSON ({error}); restore or remove it.") from None
+
+
+def sha256_of(*parts: bytes) -> str:
+    """The SHA-256 of length-prefixed parts, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def hash_of_json(value: Any) -> str:
+    """The SHA-256 of a JSON value in canonical form (sorted keys, no spaces)."""
+    return sha256_of(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())

@@ -1,0 +1,112 @@
+"""The LoRA adapter in PEFT's standard format, with the semantic-ID token rows as trainable token indices."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from peso.config import AdapterConfig
+from peso.errors import ConfigError
+from peso.seeding import derive_seed
+
+_ADAPTER = "default"
+_TOKEN_ROWS = "trainable_tokens_delta"
+
+
+def attach_adapter(model: PreTrainedModel, config: AdapterConfig, token_ids: Sequence[int], seed: int) -> PeftModel:
+    """Adds a fresh LoRA adapter (A Kaiming uniform, B zero) and trainable rows for some tokens.
+
+    Args:
+        model: the backbone; its own weights stop training.
+        config: rank, scale and where the adapter sits.
+        token_ids: tokens whose input and output rows train along.
+        seed: decides A.
+
+    Raises:
+        ConfigError: `config.target_modules` names no linear layer of this backbone.
+    """
+    torch.manual_seed(derive_seed(seed, "adapter"))
+    module_names = [name for name, _ in model.named_modules()]
+    rows = {_last_part(_name_of(model, model.get_input_embeddings())): list(token_ids)}
+    if not model.config.get_text_config().tie_word_embeddings:
+        rows[_last_part(_name_of(model, model.get_output_embeddings()))] = list(token_ids)
+    missing = [
+        name for name in config.target_modules if not any(module.split(".")[-1] == name for module in module_names)
+    ]
+    if missing:
+        raise ConfigError(
+            f"adapter.target_modules: this backbone has no layer named {', '.join(map(repr, missing))}; "
+            f"name linear layers of {type(model).__name__}."
+        )
+    lora = LoraConfig(
+        r=config.r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=list(config.target_modules),
+        trainable_token_indices=rows,
+        task_type="CAUSAL_LM",
+    )
+    peft_model = get_peft_model(model, lora)
+    assert isinstance(peft_model, PeftModel)
+    return peft_model
+
+
+def _name_of(model: PreTrainedModel, wanted: nn.Module) -> str:
+    return next(name for name, module in model.named_modules() if module is wanted)
+
+
+def _last_part(name: str) -> str:
+    return name.split(".")[-1]
+
+
+def lora_parameters(model: PeftModel) -> list[tuple[str, nn.Parameter]]:
+    """All A and B matrices, named such as `layers.0.self_attn.q_proj.lora_A`: the groups of the proximal term."""
+    return [(_short_name(name), p) for name, p in model.named_parameters() if p.requires_grad and ".lora_" in name]
+
+
+def token_row_parameters(model: PeftModel) -> list[tuple[str, nn.Parameter]]:
+    """The trained rows, named such as `embed_tokens.rows` and `lm_head.rows`."""
+    return [(_short_name(name), p) for name, p in model.named_parameters() if p.requires_grad and _TOKEN_ROWS in name]
+
+
+def _short_name(name: str) -> str:
+    name = name.removeprefix("base_model.model.").removeprefix("model.")
+    name = name.replace(f".token_adapter.{_TOKEN_ROWS}.{_ADAPTER}", ".rows")
+    return name.replace(f".{_ADAPTER}.weight", "")
+
+
+def save_adapter(model: PeftModel, folder: Path) -> int:
+    """Writes adapter_config.json and adapter_model.safetensors, readable by `PeftModel.from_pretrained`.
+
+    Args:
+        model: what to save.
+        folder: an existing directory.
+
+    Returns:
+        Size of the weights file in bytes.
+    """
+    state = {
+        name: tensor.detach().to(torch.float32, copy=True).contiguous()
+        for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+    }
+    weights = folder / "adapter_model.safetensors"
+    save_file(state, weights, metadata={"format": "pt"})
+    config = model.peft_config[_ADAPTER]
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    config.inference_mode = False
+    return weights.stat().st_size
+
+
+def load_adapter(model: PreTrainedModel, folder: Path, is_trainable: bool = False) -> PeftModel:
+    """Puts a saved adapter on the backbone it was trained on."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*missing adapter keys.*")
+        loaded = PeftModel.from_pretrained(model, str(folder), is_trainable=is_trainable)
+    assert isinstance(loaded, PeftModel)
+    return loaded

@@ -1,0 +1,114 @@
+"""The causal language model under the adapter: a small Llama from a config, or any folder or hub name.
+
+Shapes: B batch, L length, D width, V vocabulary, C codes of a level.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from peso.config import BackboneConfig
+from peso.errors import ConfigError
+from peso.lm.templates import template_words
+from peso.lm.vocabulary import add_code_tokens, build_tokenizer
+from peso.seeding import derive_seed
+
+EMBEDDED = "embedded"
+_MAX_POSITIONS = 4096
+
+
+def build_backbone(
+    config: BackboneConfig, level_sizes: Sequence[int], seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The backbone and its tokenizer, with a token for every code.
+
+    Args:
+        config: which backbone.
+        level_sizes: codes per level.
+        seed: decides the embedded backbone's first weights and the rows of tokens new to a loaded one.
+
+    Raises:
+        ConfigError: `config.source` names no loadable causal language model.
+    """
+    torch.manual_seed(derive_seed(seed, "backbone"))
+    if config.source == EMBEDDED:
+        tokenizer = build_tokenizer(level_sizes, template_words())
+        return LlamaForCausalLM(_embedded_config(config, tokenizer)), tokenizer
+    return _load_backbone(config.source, level_sizes)
+
+
+def _embedded_config(config: BackboneConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_heads,
+        intermediate_size=config.intermediate_size,
+        attention_dropout=config.attention_dropout,
+        max_position_embeddings=_MAX_POSITIONS,
+        tie_word_embeddings=False,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+def _load_backbone(source: str, level_sizes: Sequence[int]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"backbone.source {source!r} could not be loaded as a causal language model ({first_line}); "
+            f'give a folder with config.json, weights and tokenizer, a hub name, or "{EMBEDDED}".'
+        ) from None
+    if add_code_tokens(tokenizer, level_sizes):
+        rows = max(len(tokenizer), model.get_input_embeddings().num_embeddings)
+        model.resize_token_embeddings(rows, mean_resizing=True)
+    return model, tokenizer
+
+
+def save_backbone(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes weights (safetensors), config and tokenizer in the standard layout."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load_backbone(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Reads what `save_backbone` wrote; weights in the precision they were saved in."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype="auto"), AutoTokenizer.from_pretrained(folder)
+
+
+def body_of(model: PreTrainedModel) -> nn.Module:
+    """The decoder stack without the head: returns hidden states [B, L, D] after the final norm."""
+    body = getattr(model, model.base_model_prefix)
+    assert isinstance(body, nn.Module)
+    return body
+
+
+def head_rows(model: PreTrainedModel, token_ids: Tensor) -> Tensor:
+    """The output rows of some tokens, including what an adapter trains of them.
+
+    Args:
+        model: a causal LM, plain or with a PEFT adapter injected.
+        token_ids: int64 [C].
+
+    Returns:
+        [C, D], differentiable with respect to the adapter's token rows.
+    """
+    head = model.get_output_embeddings()
+    token_adapter = getattr(head, "token_adapter", None)
+    weight = head.weight if token_adapter is None else token_adapter.get_merged_weights(token_adapter.active_adapters)
+    return weight[token_ids]

@@ -1,0 +1,60 @@
+"""How a history is written for the model: prefix, items with a separator between them, suffix, then the target.
+
+`sid` is the bare sequence of item tokens after a begin token: nothing stands between the history and the target, so
+one pass over a user's sequence predicts every item of it. `instruct` puts a sentence around the history for language
+models; only a short suffix follows the history.
+"""
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from peso.types import TemplateName
+
+INSTRUCT_PREFIX = "Items that a user chose , oldest first :"
+INSTRUCT_SEPARATOR = " ,"
+INSTRUCT_SUFFIX = " . Next :"
+
+
+@dataclass(frozen=True)
+class Template:
+    """Token ids around the items.
+
+    Attributes:
+        prefix: before the first item (with the begin token, where the tokenizer has one).
+        separator: between two items of the history.
+        suffix: between the history and the target's codes.
+    """
+
+    prefix: tuple[int, ...]
+    separator: tuple[int, ...]
+    suffix: tuple[int, ...]
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether a target's tokens follow its history directly, as the next item of the same sequence would."""
+        return not self.separator and not self.suffix
+
+
+def template_words() -> list[str]:
+    """Every word that a template uses, for building the embedded backbone's tokenizer."""
+    return f"{INSTRUCT_PREFIX} {INSTRUCT_SEPARATOR} {INSTRUCT_SUFFIX}".split()
+
+
+def build_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> Template:
+    """The template's token ids under a tokenizer.
+
+    Args:
+        name: "sid" or "instruct".
+        tokenizer: semantic-ID tokens are added tokens, which split text, so the pieces between them can be
+            tokenised on their own.
+    """
+    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    assert begin is not None, "a tokenizer without begin and end tokens gives the first code nothing to follow"
+    if name == "sid":
+        return Template((int(begin),), (), ())
+
+    def encode(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text, add_special_tokens=False))
+
+    return Template((int(begin), *encode(INSTRUCT_PREFIX)), encode(INSTRUCT_SEPARATOR), encode(INSTRUCT_SUFFIX))

@@ -1,0 +1,41 @@
+"""The contract of a continual method: what happens at the moments of a block that methods differ in.
+
+A method owns no model and mutates nothing. It sees the adapter's LoRA matrices as `groups`: a sequence of [G, N]
+tensors, one per matrix size, each row one flattened A or B.
+"""
+
+from abc import ABC
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from peso.data.dataset import Dataset, IntArray
+from peso.data.examples import targets_of_block
+
+
+class ContinualMethod(ABC):
+    """One way to carry an adapter from block to block; the defaults are those of a single evolving LoRA.
+
+    Every block t >= 1 runs: training targets from `examples`; then, from the adapter of block t - 1 (the anchor),
+    steps on cross-entropy + `penalty`. Block 0 is the same for every method.
+    """
+
+    updates: ClassVar[bool] = True
+    """Whether later blocks train the adapter at all."""
+
+    def examples(self, dataset: Dataset, block: int) -> IntArray:
+        """Event indices of the targets to train on: the block's own training targets unless a method adds some."""
+        return targets_of_block(dataset, block, "train")
+
+    def penalty(self, groups: Sequence[Tensor], anchor: Sequence[Tensor]) -> Tensor | None:
+        """The scalar added to the cross-entropy, differentiable in `groups`.
+
+        Args:
+            groups: current LoRA matrices.
+            anchor: the same after the previous block.
+
+        Returns:
+            A scalar, or None when there is nothing to add.
+        """
+        return None

@@ -1,0 +1,219 @@
+"""One stage of training: some flat parameters, some targets, a number of epochs; the best epoch is kept.
+
+The same loop trains the embedded backbone from scratch, the adapter on block 0, and every later update, so all of
+them resume alike and log alike. An epoch's order and dropout depend on (seed, stage, epoch) only: a resumed stage
+continues bit for bit.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from peso.lm.likelihood import CodeLikelihood
+from peso.lm.parameters import FlatParameters
+from peso.lm.sequences import Batch, Rows, SequenceBuilder, batches_of_similar_length
+from peso.seeding import derive_seed
+from peso.training.checkpoints import load_checkpoint, save_checkpoint
+from peso.training.optimisation import FlatOptimizer
+
+log = logging.getLogger(__name__)
+
+Penalty = Callable[[], Tensor | None]
+"""The scalar to add to the cross-entropy at the current parameters, differentiable in one part; None for nothing."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch did.
+
+    Attributes:
+        block: the block trained on.
+        epoch: 1-based.
+        train_loss: mean -log p(item) over training targets, nats.
+        valid_loss: mean -log p(item) over validation targets after the epoch, nats; without the penalty.
+        gradient_ratio: mean over steps of |gradient of the penalty| / |gradient of the cross-entropy| on the
+            penalised parameters; None without a penalty.
+        seconds: training time, validation included.
+    """
+
+    block: int
+    epoch: int
+    train_loss: float
+    valid_loss: float
+    gradient_ratio: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """What to train, on what, and how.
+
+    Attributes:
+        name: names the stage in seeds and logs, such as "block_2".
+        key: hash of everything that decides the stage; a checkpoint of another key is refused.
+        block: the block trained on.
+        parts: flat parameters by name; all else is frozen.
+        builder: writes rows as tokens.
+        train_rows: training targets.
+        valid_rows: validation targets.
+        epochs: passes over the training targets.
+        learning_rate: peak rate.
+        weight_decay: decoupled decay.
+        warmup_fraction: share of steps with a rising rate.
+        batch_targets: targets per step.
+        max_gradient_norm: longest cross-entropy gradient.
+        seed: the run's seed.
+        penalised_part: which part the penalty is differentiable in.
+        penalty: added to the cross-entropy.
+    """
+
+    name: str
+    key: str
+    block: int
+    parts: dict[str, FlatParameters]
+    builder: SequenceBuilder
+    train_rows: Rows
+    valid_rows: Rows
+    epochs: int
+    learning_rate: float
+    weight_decay: float
+    warmup_fraction: float
+    batch_targets: int
+    max_gradient_norm: float
+    seed: int
+    penalised_part: str = ""
+    penalty: Penalty = lambda: None
+
+
+def train_stage(
+    model: PreTrainedModel, likelihood: CodeLikelihood, stage: Stage, checkpoint: Path
+) -> tuple[list[EpochRecord], int]:
+    """Trains, keeping the epoch with the least validation loss in the model's parameters.
+
+    Args:
+        model: causal LM, plain or with an adapter injected; left in eval mode with the best parameters.
+        likelihood: the loss.
+        stage: what to do.
+        checkpoint: file of the state after each epoch; if it exists, training goes on from it. Left in place: the
+            caller removes it once the stage's result is safe.
+
+    Returns:
+        The record of each epoch, and the selected epoch (1-based).
+    """
+    lengths, weights = stage.builder.row_lengths(stage.train_rows), stage.train_rows.num_targets
+    plan = [
+        batches_of_similar_length(lengths, weights, stage.batch_targets, derive_seed(stage.seed, "order", stage.name, e))
+        for e in range(stage.epochs)
+    ]
+    optimizer = FlatOptimizer(
+        stage.parts, stage.learning_rate, stage.weight_decay, sum(map(len, plan)), stage.warmup_fraction
+    )
+    records: list[EpochRecord] = []
+    best: dict[str, Tensor] = {}
+    loaded = load_checkpoint(checkpoint, stage.key)
+    if loaded is not None:
+        records = [EpochRecord(**record) for record in loaded[0]["epochs"]]
+        optimizer.load_state(loaded[1])
+        best = {name: loaded[1][f"{name}.best"] for name in stage.parts}
+        log.info("%s: continuing after epoch %d", stage.name, len(records))
+
+    for epoch in range(len(records), stage.epochs):
+        started = time.perf_counter()
+        torch.manual_seed(derive_seed(stage.seed, "dropout", stage.name, epoch))
+        train_loss, ratio = _train_epoch(model, likelihood, stage, optimizer, plan[epoch])
+        valid_loss = mean_loss(model, likelihood, stage.builder, stage.valid_rows)
+        seconds = time.perf_counter() - started
+        if not records or valid_loss < min(record.valid_loss for record in records):
+            best = {name: part.snapshot() for name, part in stage.parts.items()}
+        records.append(EpochRecord(stage.block, epoch + 1, train_loss, valid_loss, ratio, seconds))
+        log.info(
+            "%s: epoch %d/%d, training loss %.3f, validation loss %.3f nats, %.0f targets/s",
+            stage.name, epoch + 1, stage.epochs, train_loss, valid_loss, weights.sum() / seconds,
+        )  # fmt: skip
+        state = optimizer.state() | {f"{name}.best": values for name, values in best.items()}
+        save_checkpoint(checkpoint, stage.key, {"epochs": [asdict(record) for record in records]}, state)
+
+    for name, part in stage.parts.items():
+        part.restore(best[name])
+    model.eval()
+    return records, 1 + int(np.argmin([record.valid_loss for record in records]))
+
+
+def _train_epoch(
+    model: PreTrainedModel,
+    likelihood: CodeLikelihood,
+    stage: Stage,
+    optimizer: FlatOptimizer,
+    batches: list[np.ndarray],
+) -> tuple[float, float | None]:
+    model.train()
+    total = torch.zeros((), dtype=torch.float64)
+    ratios: list[Tensor] = []
+    for chosen in batches:
+        batch = stage.builder.batch(stage.train_rows.take(chosen))
+        optimizer.zero_gradients()
+        losses_TM = likelihood.negative_log_likelihood(model, batch)
+        losses_TM.mean().backward()  # type: ignore[no-untyped-call]
+        total += losses_TM.detach().sum().double()
+        _clip(optimizer, stage.max_gradient_norm)
+        penalty = stage.penalty()
+        if penalty is not None:
+            ratios.append(_add_penalty_gradient(stage.parts[stage.penalised_part], penalty))
+        optimizer.step()
+    ratio = float(torch.stack(ratios).mean()) if ratios else None
+    return float(total) / int(stage.train_rows.num_targets.sum()), ratio
+
+
+def _clip(optimizer: FlatOptimizer, longest: float) -> None:
+    factor = torch.clamp(longest / (optimizer.gradient_norm() + 1e-12), max=1.0)
+    for part in optimizer.parts.values():
+        part.gradient.mul_(factor)
+
+
+def _add_penalty_gradient(part: FlatParameters, penalty: Tensor) -> Tensor:
+    """Adds the penalty's gradient and returns its length relative to the cross-entropy's."""
+    cross_entropy_norm = torch.linalg.vector_norm(part.gradient)
+    (gradient,) = torch.autograd.grad(penalty, part.data)
+    part.gradient.add_(gradient)
+    return torch.linalg.vector_norm(gradient) / (cross_entropy_norm + 1e-30)
+
+
+EVALUATION_BATCH_TOKENS = 4096
+"""Tokens per forward pass when nothing has to be kept for a backward pass."""
+
+
+def evaluation_batches(builder: SequenceBuilder, rows: Rows) -> list[np.ndarray]:
+    """Row numbers in batches of similar length, each row once, no row dropped."""
+    lengths = builder.row_lengths(rows)
+    order = np.argsort(lengths, kind="stable")
+    batch_number = np.cumsum(lengths[order]) // EVALUATION_BATCH_TOKENS
+    return np.split(order, np.flatnonzero(np.diff(batch_number)) + 1) if len(order) else []
+
+
+@torch.inference_mode()
+def target_losses(
+    model: PreTrainedModel, likelihood: CodeLikelihood, builder: SequenceBuilder, rows: Rows
+) -> np.ndarray:
+    """-log p(item | history) of each row's single target.
+
+    Returns:
+        float64 [R] in nats, in the order of the rows.
+    """
+    model.eval()
+    losses = np.empty(len(rows), dtype=np.float64)
+    for chosen in evaluation_batches(builder, rows):
+        batch: Batch = builder.batch(rows.take(chosen))
+        losses[chosen] = likelihood.negative_log_likelihood(model, batch).double().sum(1).numpy()
+    return losses
+
+
+def mean_loss(model: PreTrainedModel, likelihood: CodeLikelihood, builder: SequenceBuilder, rows: Rows) -> float:
+    """Mean of `target_losses`."""
+    return float(target_losses(model, likelihood, builder, rows).mean())

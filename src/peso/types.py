@@ -1,0 +1,21 @@
+"""Names for the choices that appear in configurations, one string under each choice's alias.
+
+Kept apart from `config` so that low rooms can name a choice without importing the whole configuration.
+"""
+
+from typing import Literal
+
+TemplateName = Literal["sid", "instruct"]
+"""How a history is written: bare semantic-ID tokens, or a sentence around them."""
+
+Normaliser = Literal["level", "vocabulary"]
+"""Over what a code's softmax runs: the codes of its level, or every token the model knows."""
+
+CatalogueName = Literal["known", "all"]
+"""What decoding may name: items that occur in any block so far, or the whole index (as the authors' release)."""
+
+ProximalScaling = Literal["paper", "official", "normalised", "l2"]
+"""How the proximal term weighs its groups; see `peso.methods.proximal`."""
+
+MethodName = Literal["frozen", "single", "peso"]
+"""A continual method that `peso.methods.registry` knows."""

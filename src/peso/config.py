@@ -11,7 +11,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from peso.errors import ConfigError
-from peso.types import CatalogueName, MethodName, Normaliser, ProximalScaling, TemplateName
+from peso.types import CatalogueName, MethodName, NextBlockDetail, Normaliser, ProximalScaling, TemplateName
 
 
 class _Section(BaseModel):
@@ -102,8 +102,9 @@ class DecodingConfig(_Section):
 class EvaluationConfig(_Section):
     """What is measured besides the paper's protocol."""
 
-    next_block: bool = True
-    """Also score every interaction of block t + 1 with the model after block t."""
+    next_block: NextBlockDetail = "ranks"
+    """What to measure of every interaction of block t + 1 with the model after block t: "ranks" (all metrics),
+    "log_likelihood" (about 20 times cheaper), or "off"."""
 
 
 class RunConfig(_Section):
@@ -136,6 +137,11 @@ class RunConfig(_Section):
             "adapter": self.adapter.model_dump(mode="json"),
             "training": {key: value for key, value in training.items() if key not in later_only},
         }
+
+    def update_part(self) -> dict[str, Any]:
+        """The part that decides every adapter: runs that agree on it differ in what they measure only."""
+        part = self.base_part() | {"method": self.method, "training": self.training.model_dump(mode="json")}
+        return part | ({"proximal": self.proximal.model_dump(mode="json")} if self.method == "peso" else {})
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -194,5 +200,3 @@ def _check_together(config: RunConfig) -> None:
 def dump_config(config: RunConfig) -> str:
     """The complete configuration as TOML; `make_config` reads it back to an equal object."""
     return tomli_w.dumps(config.model_dump(mode="json"))
-
-

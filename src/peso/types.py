@@ -19,3 +19,6 @@ ProximalScaling = Literal["paper", "official", "normalised", "l2"]
 
 MethodName = Literal["frozen", "single", "peso"]
 """A continual method that `peso.methods.registry` knows."""
+
+NextBlockDetail = Literal["ranks", "log_likelihood", "off"]
+"""What the next-block protocol measures."""

@@ -45,9 +45,11 @@ def load_checkpoint(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Ten
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except Exception as error:
-        raise WorkspaceError(f"checkpoint {path} cannot be read ({error}); remove it to start this stage over.") from None
+        raise WorkspaceError(
+            f"checkpoint {path} cannot be read ({error}); remove it to start this stage over."
+        ) from None
     if metadata.get("key") != key:
         raise WorkspaceError(f"checkpoint {path} belongs to another configuration; remove it to start over.")
     return json.loads(metadata[_RECORD]), tensors

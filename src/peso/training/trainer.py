@@ -109,7 +109,9 @@ def train_stage(
     """
     lengths, weights = stage.builder.row_lengths(stage.train_rows), stage.train_rows.num_targets
     plan = [
-        batches_of_similar_length(lengths, weights, stage.batch_targets, derive_seed(stage.seed, "order", stage.name, e))
+        batches_of_similar_length(
+            lengths, weights, stage.batch_targets, derive_seed(stage.seed, "order", stage.name, e)
+        )
         for e in range(stage.epochs)
     ]
     optimizer = FlatOptimizer(

@@ -1,0 +1,60 @@
+"""The command `peso`. Each command imports what it needs when it runs, so that `peso --help` is instant."""
+
+import sys
+from typing import Annotated
+
+import typer
+from click.exceptions import ClickException
+
+from peso.cli import importing, recommending, running
+from peso.errors import PesoError
+
+USER_ERROR_EXIT_CODE = 2
+
+app = typer.Typer(
+    name="peso",
+    help="Keeps an LLM-based generative recommender up to date as its users change.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(importing.app, name="import")
+app.command("simulate")(importing.simulate)
+app.command("run")(running.run)
+app.command("runs")(running.runs)
+app.command("baselines")(running.baselines)
+app.command("report")(running.report)
+app.command("recommend")(recommending.recommend)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(version("peso-rec"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Keeps an LLM-based generative recommender up to date as its users change."""
+
+
+def main() -> None:
+    """Runs the command line; a `PesoError` becomes one sentence on stderr and exit code 2."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except PesoError as error:
+        typer.echo(f"peso: {error}", err=True)
+        sys.exit(USER_ERROR_EXIT_CODE)
+    except ClickException as error:
+        error.show()
+        sys.exit(USER_ERROR_EXIT_CODE)
+    except (typer.Abort, KeyboardInterrupt):
+        typer.echo("peso: interrupted.", err=True)
+        sys.exit(130)

@@ -1,0 +1,44 @@
+"""Options that several commands share, and how results are printed."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import polars as pl
+
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", "-w", help="Folder that holds data, bases, runs and report.", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on stdout."""
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(frame: "pl.DataFrame") -> None:
+    """A table in plain text, every row and column shown."""
+    cells = [frame.columns] + [["" if cell is None else _text(cell) for cell in row] for row in frame.rows()]
+    widths = [max(len(row[number]) for row in cells) for number in range(len(frame.columns))]
+    for row in cells:
+        padded = (
+            cell.ljust(width) if number == 0 else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        typer.echo("  ".join(padded).rstrip())
+
+
+def _text(cell: object) -> str:
+    return f"{cell:.4f}" if isinstance(cell, float) else f"{cell:,}" if isinstance(cell, int) else str(cell)
+
+
+def show_progress() -> None:
+    """Sends peso's log to stderr, a line per epoch and block."""
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("peso").setLevel(logging.INFO)

@@ -1,0 +1,105 @@
+"""`peso run`, `peso runs`, `peso baselines`, `peso report`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from peso.cli.options import JsonOption, WorkspaceOption, print_json, print_table, show_progress
+
+
+def run(
+    workspace: WorkspaceOption,
+    method: Annotated[str | None, typer.Option(help="frozen, single or peso.  [default: peso]")] = None,
+    proximal: Annotated[
+        str | None, typer.Option(help="Scaling of the proximal term: paper, official, normalised or l2.")
+    ] = None,
+    strength: Annotated[float | None, typer.Option(help="Strength (lambda) of the proximal term.")] = None,
+    catalogue: Annotated[str | None, typer.Option(help="Items that may be named: known or all.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.  [default: 0]")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file; flags win over it.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train the base (or reuse it), update it block after block, and measure every block."""
+    from peso.config import make_config
+
+    overrides: dict[str, Any] = {
+        "method": method,
+        "seed": seed,
+        "proximal": {"scaling": proximal, "strength": strength},
+    }
+    overrides["decoding"] = {"catalogue": catalogue}
+    chosen = make_config(config, _without_none(overrides))
+    show_progress()
+
+    from peso.files import read_json
+    from peso.training.stream import run_stream
+
+    folder = run_stream(workspace, chosen, resume)
+    result = read_json(folder / "result.json", "run result")
+    if json:
+        print_json(result)
+        return
+
+    import polars as pl
+
+    columns = ["block", "num_targets", "hit@10", "ndcg@10", "log_likelihood", "train_seconds", "test_seconds"]
+    print_table(pl.DataFrame([{name: block[name] for name in columns} for block in result["blocks"]]))
+    typer.echo(f"mean NDCG@10 over later blocks: {result['mean']['ndcg@10']:.4f}")
+    typer.echo(str(folder / "result.json"))
+
+
+def runs(workspace: WorkspaceOption, json: JsonOption = False) -> None:
+    """List the runs and rivals of a workspace."""
+    from peso.experiments.results import list_runs
+
+    table = list_runs(workspace)
+    if json:
+        print_json(table.to_dicts())
+    else:
+        print_table(table)
+
+
+def baselines(
+    workspace: WorkspaceOption,
+    catalogue: Annotated[str, typer.Option(help="Items that may be named: known or all.")] = "known",
+    json: JsonOption = False,
+) -> None:
+    """Measure the rivals without a network: popularity so far, popularity in the block, successor counts."""
+    from peso.baselines.run import run_baselines
+    from peso.config import make_config
+    from peso.data.storage import load_dataset
+    from peso.experiments.results import list_runs
+    from peso.files import read_json
+
+    checked = make_config(None, {"decoding": {"catalogue": catalogue}})
+    folders = run_baselines(load_dataset(workspace / "data"), workspace, checked.decoding.catalogue, next_block=True)
+    if json:
+        print_json([read_json(folder / "result.json", "rival's result") for folder in folders])
+    else:
+        names = [folder.name for folder in folders]
+        table = list_runs(workspace)
+        print_table(table.filter(table["run_id"].is_in(names)))
+
+
+def report(workspace: WorkspaceOption, json: JsonOption = False) -> None:
+    """Write report.html: figures, comparisons and example users of all runs of a workspace."""
+    from peso.baselines.run import run_baselines
+    from peso.data.storage import load_dataset
+    from peso.experiments.report import write_report
+    from peso.experiments.results import load_results
+
+    dataset = load_dataset(workspace / "data")
+    for catalogue in sorted({record.result["catalogue"] for record in load_results(workspace)}):
+        run_baselines(dataset, workspace, catalogue, next_block=True)
+    path = write_report(workspace)
+    if json:
+        print_json({"report": str(path)})
+    else:
+        typer.echo(str(path))
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    cleaned = {key: _without_none(value) if isinstance(value, dict) else value for key, value in values.items()}
+    return {key: value for key, value in cleaned.items() if value is not None and value != {}}

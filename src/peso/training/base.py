@@ -1,0 +1,180 @@
+"""The base: a backbone that knows block 0, and the adapter state v_0 that every method starts from.
+
+A base is stored under the hash of everything that decides it, so a second run of equal configuration reuses it.
+"""
+
+import json
+import logging
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from peft import PeftModel
+from torch import nn
+
+from peso.data.examples import targets_of_block
+from peso.files import atomic_directory, hash_of_json, read_json, remove_leftovers
+from peso.lm.adapters import attach_adapter, load_adapter, lora_parameters, save_adapter, token_row_parameters
+from peso.lm.backbone import EMBEDDED, build_backbone, load_backbone, save_backbone
+from peso.lm.parameters import FlatParameters
+from peso.lm.sequences import Rows, many_targets_per_row, one_target_per_row
+from peso.training.materials import Materials, Reader, build_reader
+from peso.training.trainer import EpochRecord, Stage, train_stage
+
+log = logging.getLogger(__name__)
+
+LORA, TOKEN_ROWS = "lora", "token_rows"
+BASE_BLOCK = 0
+MAX_TARGETS_PER_ROW = 20
+
+
+@dataclass(frozen=True)
+class Base:
+    """A finished base.
+
+    Attributes:
+        id: its content address.
+        folder: holds `backbone/`, `adapter/` and `base.json`.
+        was_reused: whether an earlier run had made it.
+        seconds: training time, when it was made.
+        num_parameters: of the backbone.
+        epochs: training log, backbone and adapter stages.
+    """
+
+    id: str
+    folder: Path
+    was_reused: bool
+    seconds: float
+    num_parameters: int
+    epochs: list[dict[str, Any]]
+
+
+def prepare_base(materials: Materials, bases: Path) -> Base:
+    """Finds or trains the base of a configuration; an interrupted one continues from its last epoch.
+
+    Args:
+        materials: data and configuration.
+        bases: folder of all bases; runs side by side wait for each other here.
+    """
+    folder = bases / materials.base_id
+    bases.mkdir(parents=True, exist_ok=True)
+    with FileLock(bases / f"{materials.base_id}.lock"):
+        was_reused = folder.exists()
+        if not was_reused:
+            remove_leftovers(bases)
+            _train_base(materials, folder, bases / f"unfinished-{materials.base_id}")
+    record = read_json(folder / "base.json", "base checkpoint")
+    return Base(materials.base_id, folder, was_reused, record["seconds"], record["num_parameters"], record["epochs"])
+
+
+def load_base(materials: Materials, base: Base, adapter: Path | None = None) -> tuple[PeftModel, Reader]:
+    """The base's backbone with an adapter on it, ready to train.
+
+    Args:
+        materials: data and configuration.
+        base: a finished base.
+        adapter: folder of the adapter; v_0 by default.
+    """
+    model, tokenizer = load_backbone(base.folder / "backbone")
+    reader = build_reader(materials, model, tokenizer)
+    return load_adapter(model, adapter or base.folder / "adapter", is_trainable=True), reader
+
+
+def adapter_parts(model: PeftModel) -> dict[str, FlatParameters]:
+    """What every update trains: A and B matrices, and the semantic-ID tokens' rows."""
+    return {
+        LORA: FlatParameters(lora_parameters(model)),
+        TOKEN_ROWS: FlatParameters(token_row_parameters(model)),
+    }
+
+
+def training_rows(materials: Materials, reader: Reader, targets: Any) -> Rows:
+    """Training targets as rows: many per row where the template is flat, one otherwise."""
+    if not reader.builder.template.is_flat:
+        return one_target_per_row(materials.dataset, targets, materials.config.max_history)
+    return many_targets_per_row(materials.dataset, targets, materials.config.max_history, MAX_TARGETS_PER_ROW)
+
+
+def validation_rows(materials: Materials, block: int) -> Rows:
+    """Validation targets, each with exactly its own history."""
+    targets = targets_of_block(materials.dataset, block, "valid")
+    return one_target_per_row(materials.dataset, targets, materials.config.max_history)
+
+
+def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
+    config = materials.config
+    unfinished.mkdir(exist_ok=True)
+    started = time.perf_counter()
+    model, tokenizer = build_backbone(config.backbone, materials.semantic_ids.level_sizes, config.seed)
+    reader = build_reader(materials, model, tokenizer)
+    epochs: list[dict[str, Any]] = []
+    if config.backbone.source == EMBEDDED:
+        parts = {"backbone": FlatParameters(model.named_parameters())}
+        stage = _base_stage(
+            materials, reader, "backbone", parts, config.backbone.epochs, config.backbone.learning_rate,
+            config.backbone.weight_decay,
+        )  # fmt: skip
+        records, selected = train_stage(model, reader.likelihood, stage, unfinished / "backbone.safetensors")
+        epochs += _as_rows(records, selected, "backbone")
+        _own_memory(model)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    with atomic_directory(folder) as temporary:
+        save_backbone(model, tokenizer, temporary / "backbone")
+        adapted = attach_adapter(model, config.adapter, reader.builder.vocabulary.all_token_ids, config.seed)
+        if config.training.base_epochs:
+            training = config.training
+            stage = _base_stage(
+                materials, reader, "adapter", adapter_parts(adapted), training.base_epochs,
+                training.base_learning_rate, training.weight_decay,
+            )  # fmt: skip
+            records, selected = train_stage(model, reader.likelihood, stage, unfinished / "adapter.safetensors")
+            epochs += _as_rows(records, selected, "adapter")
+        (temporary / "adapter").mkdir()
+        save_adapter(adapted, temporary / "adapter")
+        # A resumed base counts the epochs of all its lives, an uninterrupted one the clock, which is a little more.
+        seconds = max(time.perf_counter() - started, sum(epoch["seconds"] for epoch in epochs))
+        record = {"seconds": seconds, "num_parameters": num_parameters, "epochs": epochs, "config": config.base_part()}
+        (temporary / "base.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    shutil.rmtree(unfinished)
+
+
+def _base_stage(
+    materials: Materials,
+    reader: Reader,
+    name: str,
+    parts: dict[str, FlatParameters],
+    epochs: int,
+    learning_rate: float,
+    weight_decay: float,
+) -> Stage:
+    training = materials.config.training
+    return Stage(
+        name=f"base_{name}",
+        key=hash_of_json([materials.base_id, name]),
+        block=BASE_BLOCK,
+        parts=parts,
+        builder=reader.builder,
+        train_rows=training_rows(materials, reader, targets_of_block(materials.dataset, BASE_BLOCK, "train")),
+        valid_rows=validation_rows(materials, BASE_BLOCK),
+        epochs=epochs,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        warmup_fraction=training.warmup_fraction,
+        batch_targets=training.batch_targets,
+        max_gradient_norm=training.max_gradient_norm,
+        seed=materials.config.seed,
+    )
+
+
+def _as_rows(records: list[EpochRecord], selected: int, stage: str) -> list[dict[str, Any]]:
+    return [asdict(record) | {"stage": stage, "selected": record.epoch == selected} for record in records]
+
+
+def _own_memory(model: nn.Module) -> None:
+    """Gives every weight storage of its own again, as the standard writers expect."""
+    for parameter in model.parameters():
+        parameter.data = parameter.detach().clone()
+        parameter.grad = None

@@ -1,0 +1,87 @@
+"""What every stage of a run needs: facts, semantic IDs, configuration, and the vocabulary tied to a backbone."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from peso.config import RunConfig
+from peso.data.dataset import Dataset
+from peso.data.storage import load_dataset
+from peso.files import hash_of_json
+from peso.lm.likelihood import CodeLikelihood
+from peso.lm.sequences import SequenceBuilder
+from peso.lm.templates import build_template
+from peso.lm.vocabulary import build_vocabulary
+from peso.semantic_ids.catalogue import SemanticIds, load_semantic_ids
+
+
+@dataclass(frozen=True, eq=False)
+class Materials:
+    """The inputs of a run.
+
+    Attributes:
+        dataset: the events.
+        semantic_ids: each item's unique codes.
+        config: everything that decides the outcome.
+    """
+
+    dataset: Dataset
+    semantic_ids: SemanticIds
+    config: RunConfig
+
+    @cached_property
+    def data_fingerprint(self) -> str:
+        """Changes when an event, an id, a title or a code does."""
+        return hash_of_json([self.dataset.fingerprint, self.semantic_ids.fingerprint])
+
+    @cached_property
+    def base_id(self) -> str:
+        """Names the base checkpoint: equal configuration and data, equal name (16 hexadecimal digits)."""
+        return hash_of_json([self.data_fingerprint, self.config.base_part()])[:16]
+
+    @cached_property
+    def update_id(self) -> str:
+        """Names the sequence of adapters: equal for runs that differ only in what they measure."""
+        return hash_of_json([self.data_fingerprint, self.config.update_part()])[:16]
+
+    @cached_property
+    def run_id(self) -> str:
+        """Names the run, such as `peso-seed0-1a2b3c4d`."""
+        digest = hash_of_json([self.data_fingerprint, self.config.model_dump(mode="json")])[:8]
+        return f"{self.config.method}-seed{self.config.seed}-{digest}"
+
+
+def load_materials(workspace: Path, config: RunConfig) -> Materials:
+    """Reads a workspace's data.
+
+    Raises:
+        WorkspaceError: there is none, or it is damaged.
+    """
+    dataset = load_dataset(workspace / "data")
+    return Materials(dataset, load_semantic_ids(workspace / "data" / "semantic_ids", dataset.item_ids), config)
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """How one backbone reads and scores items.
+
+    Attributes:
+        model: the plain backbone; an attached adapter is injected into this very object.
+        builder: writes histories and targets as tokens.
+        likelihood: scores targets.
+    """
+
+    model: PreTrainedModel
+    builder: SequenceBuilder
+    likelihood: CodeLikelihood
+
+
+def build_reader(materials: Materials, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Reader:
+    """Ties a backbone to the workspace's items."""
+    codes, config = materials.semantic_ids.codes, materials.config
+    vocabulary = build_vocabulary(tokenizer, codes, materials.semantic_ids.level_sizes)
+    template = build_template(config.template, tokenizer)
+    builder = SequenceBuilder(materials.dataset, codes, vocabulary, template)
+    return Reader(model, builder, CodeLikelihood(vocabulary, config.training.normaliser))

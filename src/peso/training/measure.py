@@ -1,0 +1,137 @@
+"""What the model after a block does with targets: ranks in decoded lists, and log-likelihoods."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from peso.data.dataset import Dataset, IntArray
+from peso.data.examples import all_events_of_block, history_starts, items_seen_in_training, targets_of_block
+from peso.decoding.recommend import Recommender
+from peso.decoding.trie import Trie, build_trie
+from peso.evaluation.tables import ranks_in_lists, target_rows
+from peso.lm.sequences import one_target_per_row
+from peso.training.materials import Materials, Reader
+from peso.training.trainer import target_losses
+from peso.types import CatalogueName
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Results of one model on one set of targets.
+
+    Attributes:
+        targets: rows of `targets.parquet`.
+        recommendations: rows of `recommendations.parquet`; None where they are not kept.
+        num_invalid: listed items outside the catalogue (0 unless decoding is broken).
+        num_duplicates: items listed twice for one user (0 unless decoding is broken).
+        seconds: time for all of it.
+    """
+
+    targets: pl.DataFrame
+    recommendations: pl.DataFrame | None
+    num_invalid: int
+    num_duplicates: int
+    seconds: float
+
+
+def catalogue_items(dataset: Dataset, catalogue: CatalogueName, block: int) -> IntArray:
+    """The items that a list for a target of `block` may name.
+
+    Args:
+        dataset: the events.
+        catalogue: "known" (every item that occurs in any block up to this one) or "all" (the whole index).
+        block: the target's block.
+
+    Returns:
+        int64, ascending item numbers.
+    """
+    if catalogue == "all":
+        return np.arange(dataset.num_items)
+    return np.flatnonzero(dataset.item_first_block <= block)
+
+
+def measure_in_block(materials: Materials, reader: Reader, block: int) -> Measurement:
+    """The paper's protocol: the block's test targets, one per user, with the model after that block."""
+    targets = targets_of_block(materials.dataset, block, "test")
+    return _measure(materials, reader, "in_block", block, block, targets)
+
+
+def measure_next_block(materials: Materials, reader: Reader, model_block: int) -> Measurement:
+    """The protocol of a deployment: every interaction of the next block, with the model after this one."""
+    targets = all_events_of_block(materials.dataset, model_block + 1)
+    return _measure(materials, reader, "next_block", model_block, model_block + 1, targets)
+
+
+def _measure(
+    materials: Materials, reader: Reader, protocol: str, model_block: int, block: int, targets: IntArray
+) -> Measurement:
+    started = time.perf_counter()
+    dataset, config = materials.dataset, materials.config
+    rows = one_target_per_row(dataset, targets, config.max_history)
+    log_likelihoods = -target_losses(reader.model, reader.likelihood, reader.builder, rows)
+    is_listed = protocol == "in_block" or config.evaluation.next_block == "ranks"
+    lists = np.empty((len(targets), 0), dtype=np.int64)
+    num_invalid = num_duplicates = 0
+    recommendations = None
+    if is_listed:
+        allowed = catalogue_items(dataset, config.decoding.catalogue, block)
+        trie = build_trie(materials.semantic_ids.codes, allowed)
+        lists, scores = recommend_for(materials, reader, targets, trie)
+        num_invalid, num_duplicates = count_defects(lists, allowed)
+        if protocol == "in_block":
+            recommendations = _list_rows(dataset, model_block, targets, lists, scores)
+    frame = target_rows(
+        dataset,
+        targets,
+        protocol=protocol,
+        model_block=model_block,
+        ranks=ranks_in_lists(lists, dataset.event_item[targets]) if is_listed else None,
+        log_likelihoods=log_likelihoods,
+        seen_items_mask=items_seen_in_training(dataset, model_block),
+    )
+    return Measurement(frame, recommendations, num_invalid, num_duplicates, time.perf_counter() - started)
+
+
+def recommend_for(materials: Materials, reader: Reader, targets: IntArray, trie: Trie) -> tuple[IntArray, np.ndarray]:
+    """Lists for the moment just before each target event.
+
+    Returns:
+        Items, int64 [T, k], -1 where a list is short; and their log-probabilities, float32 [T, k].
+    """
+    dataset, config = materials.dataset, materials.config
+    starts = history_starts(dataset, targets, config.max_history)
+    histories = [dataset.event_item[start:target] for start, target in zip(starts, targets, strict=True)]
+    recommender = Recommender(reader.model, reader.builder.vocabulary, config.decoding)
+    return recommender.recommend([reader.builder.prompt(history) for history in histories], trie)
+
+
+def count_defects(lists: IntArray, allowed: IntArray) -> tuple[int, int]:
+    """Counts listed items outside the catalogue, and items listed twice for one user.
+
+    Args:
+        lists: int64 [T, k], -1 where a list is short.
+        allowed: the catalogue.
+    """
+    is_item = lists >= 0
+    num_invalid = int((is_item & ~np.isin(lists, allowed)).sum()) + int((lists < -1).sum())
+    ordered = np.sort(lists, axis=1)
+    return num_invalid, int(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).sum())
+
+
+def _list_rows(
+    dataset: Dataset, model_block: int, targets: IntArray, lists: IntArray, scores: np.ndarray
+) -> pl.DataFrame:
+    num_targets, k = lists.shape
+    is_item = (lists >= 0).ravel()
+    users = np.asarray(dataset.user_ids)[np.repeat(dataset.event_user[targets], k)[is_item]]
+    return pl.DataFrame(
+        {
+            "model_block": np.full(int(is_item.sum()), model_block),
+            "user_id": users.astype(str),
+            "position": np.tile(np.arange(1, k + 1), num_targets)[is_item],
+            "item_id": np.asarray(dataset.item_ids)[lists.ravel()[is_item]].astype(str),
+            "score": scores.ravel()[is_item].astype(np.float64),
+        }
+    )

@@ -1,0 +1,127 @@
+"""From the pieces of a run to its result: tables in Parquet, one self-describing JSON."""
+
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from peso.evaluation.summary import mean_over_blocks, summarise
+from peso.files import atomic_path, read_json, write_json
+from peso.training.base import Base
+from peso.training.materials import Materials
+from peso.training.measure import Measurement
+from peso.training.update import UPDATE_FILE, Update
+
+RESULT = "result.json"
+MEASURED = "measured"
+_PACKAGES = ("peso-rec", "torch", "transformers", "peft", "numpy", "polars")
+
+
+def write_measurements(folder: Path, measurements: list[Measurement]) -> None:
+    """Fills a block's folder: targets, lists, and what was counted."""
+    pl.concat([measurement.targets for measurement in measurements]).write_parquet(folder / "targets.parquet")
+    lists = [measurement.recommendations for measurement in measurements if measurement.recommendations is not None]
+    pl.concat(lists).write_parquet(folder / "recommendations.parquet")
+    write_json(
+        folder / "counts.json",
+        {
+            "num_invalid": sum(measurement.num_invalid for measurement in measurements),
+            "num_duplicates": sum(measurement.num_duplicates for measurement in measurements),
+            "seconds": {measurement.targets["protocol"][0]: measurement.seconds for measurement in measurements},
+        },
+    )
+
+
+def read_update(folder: Path) -> Update:
+    """The record in an adapter folder.
+
+    Raises:
+        WorkspaceError: it is missing or damaged.
+    """
+    record = read_json(folder / UPDATE_FILE, "update record")
+    record.pop("update_id")
+    return Update(**record)
+
+
+def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes: int) -> dict[str, Any]:
+    """Merges a run's blocks into `targets.parquet`, `recommendations.parquet` and, last, `result.json`.
+
+    Args:
+        materials: data and configuration.
+        base: what the run started from.
+        folder: the run, with every block trained and measured.
+        peak_rss_bytes: most memory this process held.
+    """
+    blocks = range(materials.dataset.num_blocks)
+    pieces = [folder / MEASURED / f"block_{block}" for block in blocks]
+    for name in ("targets", "recommendations"):
+        with atomic_path(folder / f"{name}.parquet") as temporary:
+            pl.concat([pl.read_parquet(piece / f"{name}.parquet") for piece in pieces]).write_parquet(temporary)
+    targets = pl.read_parquet(folder / "targets.parquet")
+    counts = [read_json(piece / "counts.json", "counts of a block") for piece in pieces]
+    updates = [read_update(folder / "adapters" / f"block_{block}") for block in blocks]
+
+    in_block, next_block = [], []
+    for block, count, update in zip(blocks, counts, updates, strict=True):
+        seconds = count["seconds"]
+        train_seconds = update.train_seconds if block else base.seconds
+        times = {"train_seconds": train_seconds, "test_seconds": seconds["in_block"]}
+        in_block.append({"block": block} | summarise(_part(targets, "in_block", block)) | times)
+        if "next_block" in seconds:
+            summary = summarise(_part(targets, "next_block", block))
+            next_block.append(
+                {"model_block": block, "block": block + 1} | summary | {"test_seconds": seconds["next_block"]}
+            )
+    dataset, config = materials.dataset, materials.config
+    result = {
+        "run_id": folder.name,
+        "method": config.method,
+        "seed": config.seed,
+        "catalogue": config.decoding.catalogue,
+        "beam_width": config.decoding.beam_width,
+        "mean": mean_over_blocks(in_block),
+        "mean_next_block": mean_over_blocks(next_block),
+        "blocks": in_block,
+        "next_block": next_block,
+        "invalid_items": sum(count["num_invalid"] for count in counts),
+        "duplicate_items": sum(count["num_duplicates"] for count in counts),
+        "base": {
+            "id": base.id,
+            "reused": base.was_reused,
+            "seconds": base.seconds,
+            "num_parameters": base.num_parameters,
+        },
+        "adapter_bytes": updates[-1].adapter_bytes,
+        "peak_rss_bytes": peak_rss_bytes,
+        "config": config.model_dump(mode="json"),
+        "versions": _versions(),
+        "data_fingerprint": materials.data_fingerprint,
+        "dataset": {
+            "num_users": dataset.num_users,
+            "num_items": dataset.num_items,
+            "num_events": dataset.num_events,
+            "num_blocks": dataset.num_blocks,
+            "source": dataset.source,
+        },
+        "training": base.epochs + [epoch for update in updates for epoch in update.epochs],
+        "movement": [entry for update in updates for entry in update.movement],
+    }
+    write_json(folder / RESULT, result)
+    shutil.rmtree(folder / MEASURED)
+    return result
+
+
+def _part(targets: pl.DataFrame, protocol: str, model_block: int) -> pl.DataFrame:
+    return targets.filter((pl.col("protocol") == protocol) & (pl.col("model_block") == model_block))
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        **{package: version(package) for package in _PACKAGES},
+    }

@@ -1,0 +1,133 @@
+"""A run: block after block, update, measure, and keep what was learned.
+
+A run's folder grows in whole pieces: `adapters/block_t/` once block t is trained, `measured/block_t/` once it is
+measured, and at the end `result.json` with the tables beside it. A killed run continues after its last whole piece
+(inside a block: after its last epoch), and ends with the same numbers.
+"""
+
+import logging
+import resource
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from peft import PeftModel
+
+from peso.config import RunConfig, dump_config
+from peso.errors import WorkspaceError
+from peso.files import atomic_directory, read_json, remove_leftovers, write_text
+from peso.methods.registry import build_method
+from peso.training.base import Base, load_base, prepare_base
+from peso.training.materials import Materials, Reader, load_materials
+from peso.training.measure import Measurement, measure_in_block, measure_next_block
+from peso.training.outcome import MEASURED, RESULT, read_update, write_measurements, write_outcome
+from peso.training.update import UPDATE_FILE, Update, run_update, write_update
+
+log = logging.getLogger(__name__)
+
+
+def run_stream(workspace: Path, config: RunConfig, resume: bool = False) -> Path:
+    """Runs one method over every block of a workspace.
+
+    Args:
+        workspace: a folder that `peso import` or `peso simulate` filled.
+        config: everything that decides the outcome.
+        resume: continue an interrupted run, or return a finished one.
+
+    Returns:
+        The run's folder, with `result.json`.
+
+    Raises:
+        WorkspaceError: no data, the run exists and `resume` is false, or another process is at it.
+    """
+    materials = load_materials(workspace, config)
+    folder = workspace / "runs" / materials.run_id
+    with _claimed(folder):
+        if (folder / RESULT).exists():
+            if resume:
+                return folder
+            raise WorkspaceError(f"run {folder.name} is finished already; read {folder / RESULT}, or change the seed.")
+        if folder.exists() and not resume:
+            raise WorkspaceError(f"run {folder.name} was interrupted; add --resume to go on where it stopped.")
+        remove_leftovers(folder)
+        for part in ("adapters", MEASURED):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder / part)
+        write_text(folder / "config.toml", dump_config(config))
+        base = prepare_base(materials, workspace / "bases")
+        _run_blocks(materials, base, folder)
+        write_outcome(materials, base, folder, _peak_memory_bytes())
+    return folder
+
+
+def _run_blocks(materials: Materials, base: Base, folder: Path) -> None:
+    method = build_method(materials.config)
+    num_blocks = materials.dataset.num_blocks
+    model: PeftModel | None = None
+    for block in range(num_blocks):
+        adapter = folder / "adapters" / f"block_{block}"
+        measured = folder / MEASURED / f"block_{block}"
+        if adapter.exists() and measured.exists():
+            continue
+        if not adapter.exists():
+            twin = _trained_elsewhere(materials, folder, block)
+            if twin is not None:
+                with atomic_directory(adapter) as temporary:
+                    shutil.copytree(twin, temporary, dirs_exist_ok=True)
+                model = None
+        if model is None:
+            is_trained = adapter.exists()
+            previous = adapter if is_trained else adapter.with_name(f"block_{block - 1}")
+            model, reader = load_base(materials, base, previous if previous.exists() else None)
+        if not adapter.exists():
+            epochs, movement = [], []
+            checkpoint = folder / "checkpoint.safetensors"
+            if block > 0 and method.updates:
+                epochs, movement = run_update(materials, reader, model, method, block, checkpoint)
+            seconds = sum(epoch["seconds"] for epoch in epochs)
+            with atomic_directory(adapter) as temporary:
+                write_update(temporary, model, Update(block, seconds, 0, epochs, movement), materials.update_id)
+            checkpoint.unlink(missing_ok=True)
+        if not measured.exists():
+            measurements = list(_measurements(materials, reader, block))
+            with atomic_directory(measured) as temporary:
+                write_measurements(temporary, measurements)
+            ranks = measurements[0].targets["rank"]
+            log.info("block %d: %d of %d test targets in the first 10", block, ranks.count(), len(ranks))
+
+
+def _measurements(materials: Materials, reader: Reader, block: int) -> Iterator[Measurement]:
+    yield measure_in_block(materials, reader, block)
+    if block + 1 < materials.dataset.num_blocks and materials.config.evaluation.next_block != "off":
+        yield measure_next_block(materials, reader, block)
+
+
+def _trained_elsewhere(materials: Materials, folder: Path, block: int) -> Path | None:
+    """The same adapter in a run that differs in what it measures only."""
+    for record in sorted(folder.parent.glob(f"*/adapters/block_{block}/{UPDATE_FILE}")):
+        if read_json(record, "update record")["update_id"] == materials.update_id:
+            read_update(record.parent)
+            return record.parent
+    return None
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise WorkspaceError(f"run {folder.name} is being written by another process; wait for it to end.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _peak_memory_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

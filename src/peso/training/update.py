@@ -1,0 +1,120 @@
+"""One update: the adapter of block t - 1 becomes the adapter of block t."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from peso.files import hash_of_json
+from peso.lm.adapters import save_adapter
+from peso.lm.parameters import FlatParameters
+from peso.methods.base import ContinualMethod
+from peso.training.base import LORA, adapter_parts, training_rows, validation_rows
+from peso.training.materials import Materials, Reader
+from peso.training.trainer import Stage, train_stage
+
+UPDATE_FILE = "update.json"
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update did.
+
+    Attributes:
+        block: the block trained on.
+        train_seconds: training time; 0 for a method that does not update.
+        adapter_bytes: size of the adapter's weights file.
+        epochs: one row per epoch, with `selected`.
+        movement: per group the distance travelled and the length of the anchor.
+    """
+
+    block: int
+    train_seconds: float
+    adapter_bytes: int
+    epochs: list[dict[str, Any]]
+    movement: list[dict[str, Any]]
+
+
+def run_update(
+    materials: Materials, reader: Reader, model: PeftModel, method: ContinualMethod, block: int, checkpoint: Path
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Trains the adapter in `model` on a block, in place.
+
+    Args:
+        materials: data and configuration.
+        reader: how the backbone reads items.
+        model: holds the adapter after block - 1: where training starts, and the anchor.
+        method: decides examples and penalty.
+        block: at least 1.
+        checkpoint: file of the state after each epoch.
+
+    Returns:
+        The log of each epoch, and of each group's movement.
+    """
+    config, training = materials.config, materials.config.training
+    parts = adapter_parts(model)
+    anchors = {name: part.snapshot() for name, part in parts.items()}
+    lora, anchor = parts[LORA], anchors[LORA]
+    anchor_groups = _groups(lora, anchor)
+
+    def penalty() -> Tensor | None:
+        return method.penalty(_groups(lora, lora.data), anchor_groups)
+
+    stage = Stage(
+        name=f"block_{block}",
+        key=hash_of_json([materials.update_id, block]),
+        block=block,
+        parts=parts,
+        builder=reader.builder,
+        train_rows=training_rows(materials, reader, method.examples(materials.dataset, block)),
+        valid_rows=validation_rows(materials, block),
+        epochs=training.epochs,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        warmup_fraction=training.warmup_fraction,
+        batch_targets=training.batch_targets,
+        max_gradient_norm=training.max_gradient_norm,
+        seed=config.seed,
+        penalised_part=LORA,
+        penalty=penalty,
+    )
+    records, selected = train_stage(reader.model, reader.likelihood, stage, checkpoint)
+    epochs = [asdict(record) | {"selected": record.epoch == selected} for record in records]
+    movement = [entry for name, part in parts.items() for entry in _movement(block, part, anchors[name])]
+    return epochs, movement
+
+
+def write_update(folder: Path, model: PeftModel, update: Update, update_id: str) -> Update:
+    """Fills an adapter folder; the record in it makes the folder reusable by runs of equal training.
+
+    Args:
+        folder: an existing, empty directory.
+        model: the adapter to save.
+        update: its record; `adapter_bytes` is filled in.
+        update_id: what the adapters are the result of.
+    """
+    written = Update(**asdict(update) | {"adapter_bytes": save_adapter(model, folder)})
+    record = asdict(written) | {"update_id": update_id}
+    (folder / UPDATE_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    return written
+
+
+def _groups(part: FlatParameters, buffer: Tensor) -> list[Tensor]:
+    return [stack.of(buffer) for stack in part.stacks]
+
+
+def _movement(block: int, part: FlatParameters, anchor: Tensor) -> list[dict[str, Any]]:
+    rows = []
+    for stack in part.stacks:
+        anchor_GN = stack.of(anchor)
+        distances = torch.linalg.vector_norm(stack.of(part.snapshot()) - anchor_GN, dim=1).tolist()
+        norms = torch.linalg.vector_norm(anchor_GN, dim=1).tolist()
+        rows += [
+            {"block": block, "group": group, "distance": distance, "anchor_norm": norm}
+            for group, distance, norm in zip(stack.names, distances, norms, strict=True)
+        ]
+    return rows

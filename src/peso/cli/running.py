@@ -74,7 +74,7 @@ def baselines(
     from peso.files import read_json
 
     checked = make_config(None, {"decoding": {"catalogue": catalogue}})
-    folders = run_baselines(load_dataset(workspace / "data"), workspace, checked.decoding.catalogue, next_block=True)
+    folders = run_baselines(load_dataset(workspace / "data"), workspace, checked.decoding.catalogue)
     if json:
         print_json([read_json(folder / "result.json", "rival's result") for folder in folders])
     else:
@@ -92,7 +92,7 @@ def report(workspace: WorkspaceOption, json: JsonOption = False) -> None:
 
     dataset = load_dataset(workspace / "data")
     for catalogue in sorted({record.result["catalogue"] for record in load_results(workspace)}):
-        run_baselines(dataset, workspace, catalogue, next_block=True)
+        run_baselines(dataset, workspace, catalogue)
     path = write_report(workspace)
     if json:
         print_json({"report": str(path)})

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from peso.data.dataset import Dataset, IntArray
+from peso.types import CatalogueName
 
 Role = Literal["train", "valid", "test"]
 
@@ -71,3 +72,19 @@ def items_seen_in_training(dataset: Dataset, block: int) -> np.ndarray:
     seen: np.ndarray = dataset.item_first_block < block
     seen[dataset.event_item[targets_of_block(dataset, block, "train")]] = True
     return seen
+
+
+def catalogue_items(dataset: Dataset, catalogue: CatalogueName, block: int) -> IntArray:
+    """The items that a list for a target of `block` may name.
+
+    Args:
+        dataset: the events.
+        catalogue: "known" (every item that occurs in any block up to this one) or "all" (the whole index).
+        block: the target's block.
+
+    Returns:
+        int64, ascending item numbers.
+    """
+    if catalogue == "all":
+        return np.arange(dataset.num_items)
+    return np.flatnonzero(dataset.item_first_block <= block)

@@ -6,15 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from peso.data.dataset import Dataset, IntArray
-from peso.data.examples import all_events_of_block, history_starts, items_seen_in_training, targets_of_block
+from peso.data.dataset import IntArray
+from peso.data.examples import (
+    all_events_of_block,
+    catalogue_items,
+    history_starts,
+    items_seen_in_training,
+    targets_of_block,
+)
 from peso.decoding.recommend import Recommender
 from peso.decoding.trie import Trie, build_trie
-from peso.evaluation.tables import ranks_in_lists, target_rows
+from peso.evaluation.tables import list_rows, ranks_in_lists, target_rows
 from peso.lm.sequences import one_target_per_row
 from peso.training.materials import Materials, Reader
 from peso.training.trainer import target_losses
-from peso.types import CatalogueName
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,22 +39,6 @@ class Measurement:
     num_invalid: int
     num_duplicates: int
     seconds: float
-
-
-def catalogue_items(dataset: Dataset, catalogue: CatalogueName, block: int) -> IntArray:
-    """The items that a list for a target of `block` may name.
-
-    Args:
-        dataset: the events.
-        catalogue: "known" (every item that occurs in any block up to this one) or "all" (the whole index).
-        block: the target's block.
-
-    Returns:
-        int64, ascending item numbers.
-    """
-    if catalogue == "all":
-        return np.arange(dataset.num_items)
-    return np.flatnonzero(dataset.item_first_block <= block)
 
 
 def measure_in_block(materials: Materials, reader: Reader, block: int) -> Measurement:
@@ -81,7 +70,7 @@ def _measure(
         lists, scores = recommend_for(materials, reader, targets, trie)
         num_invalid, num_duplicates = count_defects(lists, allowed)
         if protocol == "in_block":
-            recommendations = _list_rows(dataset, model_block, targets, lists, scores)
+            recommendations = list_rows(dataset, model_block, targets, lists, scores)
     frame = target_rows(
         dataset,
         targets,
@@ -118,20 +107,3 @@ def count_defects(lists: IntArray, allowed: IntArray) -> tuple[int, int]:
     num_invalid = int((is_item & ~np.isin(lists, allowed)).sum()) + int((lists < -1).sum())
     ordered = np.sort(lists, axis=1)
     return num_invalid, int(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).sum())
-
-
-def _list_rows(
-    dataset: Dataset, model_block: int, targets: IntArray, lists: IntArray, scores: np.ndarray
-) -> pl.DataFrame:
-    num_targets, k = lists.shape
-    is_item = (lists >= 0).ravel()
-    users = np.asarray(dataset.user_ids)[np.repeat(dataset.event_user[targets], k)[is_item]]
-    return pl.DataFrame(
-        {
-            "model_block": np.full(int(is_item.sum()), model_block),
-            "user_id": users.astype(str),
-            "position": np.tile(np.arange(1, k + 1), num_targets)[is_item],
-            "item_id": np.asarray(dataset.item_ids)[lists.ravel()[is_item]].astype(str),
-            "score": scores.ravel()[is_item].astype(np.float64),
-        }
-    )

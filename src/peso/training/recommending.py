@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from peso.config import make_config
+from peso.data.examples import catalogue_items
 from peso.decoding.recommend import Recommender
 from peso.decoding.trie import build_trie
 from peso.errors import WorkspaceError
 from peso.training.base import load_base, prepare_base
 from peso.training.materials import load_materials
-from peso.training.measure import catalogue_items
 from peso.training.outcome import RESULT
 
 

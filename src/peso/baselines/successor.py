@@ -1,0 +1,40 @@
+"""What followed the last item most often."""
+
+from typing import ClassVar
+
+import numpy as np
+
+from peso.baselines.base import Baseline
+from peso.baselines.popularity import padded
+from peso.data.dataset import IntArray
+
+
+class Successor(Baseline):
+    """The last item's most frequent successors, then the block's popular items, then those of all time."""
+
+    name: ClassVar[str] = "successor"
+
+    def lists(self, targets: IntArray, k: int) -> IntArray:
+        """See `Baseline.lists`."""
+        popular = np.r_[self.most_frequent(self.block_events, 2 * k), self.most_frequent(self.known_events, 2 * k)]
+        is_first = targets == self.dataset.user_offsets[self.dataset.event_user[targets]]
+        last_items = np.where(is_first, -1, self.dataset.event_item[targets - 1])
+        distinct, place = np.unique(last_items, return_inverse=True)
+        sources, followers = self._transitions()
+        starts, ends = np.searchsorted(sources, distinct, "left"), np.searchsorted(sources, distinct, "right")
+        table = np.empty((len(distinct), k), dtype=np.int64)
+        for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            wanted = np.r_[followers[start : min(end, start + k)], popular]
+            _, first_places = np.unique(wanted, return_index=True)
+            table[row] = padded(wanted[np.sort(first_places)], k)
+        return table[place]
+
+    def _transitions(self) -> tuple[IntArray, IntArray]:
+        """Pairs (item, allowed follower), sorted by item, then by falling count, then by follower."""
+        # An event follows the one before it if both are of one user and both may be known.
+        first, second = self.known_events[:-1], self.known_events[1:]
+        is_pair = (second == first + 1) & (self.dataset.event_user[first] == self.dataset.event_user[second])
+        pairs = np.stack([self.dataset.event_item[first[is_pair]], self.dataset.event_item[second[is_pair]]], axis=1)
+        pairs, counts = np.unique(pairs[self.is_allowed[pairs[:, 1]]], axis=0, return_counts=True)
+        order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
+        return pairs[order, 0], pairs[order, 1]

@@ -37,7 +37,12 @@ def world(template: TemplateName = "sid", adapted: bool = False) -> tuple[PreTra
 
 
 def search(
-    model: PreTrainedModel, vocabulary: Vocabulary, prompts: Sequence[np.ndarray], allowed: np.ndarray, width: int, k: int
+    model: PreTrainedModel,
+    vocabulary: Vocabulary,
+    prompts: Sequence[np.ndarray],
+    allowed: np.ndarray,
+    width: int,
+    k: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     config = DecodingConfig(num_recommendations=k, beam_width=width, batch_users=3)
     return Recommender(model, vocabulary, config).recommend(prompts, build_trie(tiny_codes(), allowed))

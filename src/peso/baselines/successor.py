@@ -30,11 +30,12 @@ class Successor(Baseline):
         return table[place]
 
     def _transitions(self) -> tuple[IntArray, IntArray]:
-        """Pairs (item, allowed follower), sorted by item, then by falling count, then by follower."""
+        """Pairs (item, allowed follower), by item, then falling count, the follower's falling popularity, number."""
         # An event follows the one before it if both are of one user and both may be known.
         first, second = self.known_events[:-1], self.known_events[1:]
         is_pair = (second == first + 1) & (self.dataset.event_user[first] == self.dataset.event_user[second])
         pairs = np.stack([self.dataset.event_item[first[is_pair]], self.dataset.event_item[second[is_pair]]], axis=1)
         pairs, counts = np.unique(pairs[self.is_allowed[pairs[:, 1]]], axis=0, return_counts=True)
-        order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
+        popularity = np.bincount(self.dataset.event_item[self.known_events], minlength=self.dataset.num_items)
+        order = np.lexsort((pairs[:, 1], -popularity[pairs[:, 1]], -counts, pairs[:, 0]))
         return pairs[order, 0], pairs[order, 1]

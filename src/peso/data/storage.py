@@ -1,6 +1,7 @@
 """A data set on disk: three Parquet tables and a JSON of facts that proves they are whole."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,7 +21,7 @@ def save_dataset(dataset: Dataset, folder: Path) -> None:
         folder: created when missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tables = {
+    tables: dict[str, dict[str, Any]] = {
         "events": {"user": dataset.event_user, "item": dataset.event_item, "block": dataset.event_block},
         "users": {"user_id": list(dataset.user_ids)},
         "items": {"item_id": list(dataset.item_ids), "title": list(dataset.titles)},

@@ -2,13 +2,12 @@
 
 The statistic is the mean over blocks of the mean over targets, averaged over seeds: the figure a result reports. Two
 sources of luck count. Users: they are resampled as clusters, so a user's targets in all blocks and seeds move together.
-Seeds: they are too few to resample (three seeds that agree would look certain, which happens by chance one time in four),
-so the seeds' part is Student's t with S - 1 degrees of freedom, exact for normal differences between seeds.
+Seeds: they are too few to resample (three that agree would look certain, which happens by chance one time in four), so
+the seeds' part is Student's t with S - 1 degrees of freedom, exact for normal differences between seeds.
 
 Array legend: T targets of one seed, S seeds, U users, B blocks, R resamples.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,21 +118,21 @@ def paired_bootstrap(
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 13 and 16; Owen, "The pigeonhole
     bootstrap", Annals of Applied Statistics 1(2), 2007, on two crossed sources of luck.
     """
-    sides = [_select(frame, metric, first_block) for frame in (ours, theirs)]
-    seeds = [side["seed"].unique().sort().to_list() for side in sides]
-    if [None] not in seeds and seeds[0] != seeds[1]:
-        raise DataError(f"the seeds differ, {seeds[0]} against {seeds[1]}; compare runs with the same seeds.")
-    keys = ["block", "event", "user_id"] if [None] in seeds else ["seed", "block", "event", "user_id"]
-    many, few = sides if seeds[1] == [None] else sides[::-1]
-    paired = many.join(few.drop("seed") if [None] in seeds else few, on=keys, how="inner", nulls_equal=True)
-    expected = [len(sides[0]), len(sides[1]) * (len(many) // len(few) if [None] in seeds else 1)]
-    if [len(paired)] * 2 != expected:
+    own_rows, their_rows = (_select(frame, metric, first_block) for frame in (ours, theirs))
+    own_seeds, their_seeds = (rows["seed"].unique().sort().to_list() for rows in (own_rows, their_rows))
+    if own_seeds == [None]:
+        own_rows, own_seeds = _repeated(own_rows, their_seeds), their_seeds
+    if their_seeds == [None]:
+        their_rows, their_seeds = _repeated(their_rows, own_seeds), own_seeds
+    if own_seeds != their_seeds:
+        raise DataError(f"the seeds differ, {own_seeds} against {their_seeds}; compare runs with the same seeds.")
+    keys = ["seed", "block", "event", "user_id"]
+    paired = own_rows.join(their_rows, on=keys, how="inner", nulls_equal=True)
+    if not len(paired) == len(own_rows) == len(their_rows):
         raise DataError(
-            f"only {len(paired)} of {max(expected)} targets occur on both sides; "
+            f"only {len(paired)} of {max(len(own_rows), len(their_rows))} targets occur on both sides; "
             "compare results of the same data, protocol and blocks."
         )
-    if many is not sides[0]:
-        paired = paired.rename({"value": "value_right", "value_right": "value"})
     own = _sums(paired, pl.col("value"))
     their = _sums(paired, pl.col("value_right"))
     own_mean, their_mean = (float(_mean_of_blocks(s.values.mean(axis=0).sum(axis=0), s)) for s in (own, their))
@@ -150,8 +149,103 @@ def paired_bootstrap(
         relative_difference=float(difference[-1]) / abs(their_mean) if their_mean else None,
         low=low,
         high=high,
-        p_value=min(1.0, 2 * (smaller + 1) / (num_resamples + 1)),
+        p_value=min(1.0, 2 * (int(smaller) + 1) / (num_resamples + 1)),
         num_users=gap.values.shape[1],
         num_seeds=gap.values.shape[0],
         num_targets=int(gap.counts.sum()),
     )
+
+
+def block_means(
+    targets: pl.DataFrame, metric: str, num_resamples: int = 2000, seed: int = 0, first_block: int = 1
+) -> list[BlockMean]:
+    """One method's mean per block, and over blocks, with 95 % intervals.
+
+    Args:
+        targets: scored targets of one protocol, all seeds below each other, as for `paired_bootstrap`.
+        metric: one of `METRICS`.
+        num_resamples: resamples R.
+        seed: of the resampling.
+        first_block: earlier blocks are left out.
+
+    Returns:
+        One entry per block, ascending, then the mean over blocks (block None).
+
+    Raises:
+        DataError: a value is missing or not finite, or seeds score different targets.
+    """
+    sums = _sums(_select(targets, metric, first_block), pl.col("value"))
+    means, resampled = _resampled_means(sums, num_resamples, np.random.default_rng(seed))
+    blocks: list[int | None] = [*sums.blocks, None]
+    counts = [*sums.counts.sum(axis=0).astype(int).tolist(), int(sums.counts.sum())]
+    return [
+        BlockMean(block, float(mean), *_interval(column), num_targets)
+        for block, mean, column, num_targets in zip(blocks, means, resampled.T, counts, strict=True)
+    ]
+
+
+def _repeated(rows: pl.DataFrame, seeds: list[int | None]) -> pl.DataFrame:
+    """The rows of a method without randomness, once for each seed of the other side."""
+    return pl.concat([rows.with_columns(seed=pl.lit(seed, dtype=pl.Int64)) for seed in seeds])
+
+
+def _select(targets: pl.DataFrame, metric: str, first_block: int) -> pl.DataFrame:
+    chosen = targets.filter(pl.col("block") >= first_block)
+    values = metric_values(chosen, metric)
+    if values is None or not np.isfinite(values).all():
+        raise DataError(f"a target has no finite {metric}; compare methods on a metric that both have.")
+    keys = chosen.select("seed", "block", "event", "user_id")
+    if keys.is_duplicated().any():
+        raise DataError("a target occurs twice; give each run's targets of one protocol once.")
+    return keys.with_columns(value=pl.Series(values))
+
+
+def _sums(rows: pl.DataFrame, value: pl.Expr) -> _Sums:
+    seeds = rows["seed"].unique().sort()
+    users, blocks = rows["user_id"].unique().sort(), rows["block"].unique().sort()
+    shape = (len(seeds), len(users), len(blocks))
+    place = np.ravel_multi_index(
+        tuple(
+            np.searchsorted(known.fill_null(-1).to_numpy(), column.fill_null(-1).to_numpy())
+            if known.dtype != pl.String
+            else column.cast(pl.Enum(known)).to_physical().to_numpy()
+            for known, column in ((seeds, rows["seed"]), (users, rows["user_id"]), (blocks, rows["block"]))
+        ),
+        shape,
+    )
+    size = int(np.prod(shape))
+    values = np.bincount(place, rows.select(value).to_series().to_numpy(), minlength=size).reshape(shape)
+    counts = np.bincount(place, minlength=size).reshape(shape)
+    if (counts != counts[0]).any():
+        raise DataError("the seeds score different targets; compare runs of the same data.")
+    return _Sums(values.astype(np.float64), counts[0].astype(np.float64), blocks.to_list())
+
+
+def _mean_of_blocks(block_sums: FloatArray, sums: _Sums) -> np.float64:
+    return np.float64((block_sums / sums.counts.sum(axis=0)).mean())
+
+
+def _resampled_means(sums: _Sums, num_resamples: int, random: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Point estimates [B + 1] and their resamples [R, B + 1]; the last column is the mean over blocks."""
+    num_seeds, num_users, num_blocks = sums.values.shape
+    by_seed = sums.values.sum(axis=1) / sums.counts.sum(axis=0)  # [S, B]
+    by_seed = np.c_[by_seed, by_seed.mean(axis=1)]
+    seed_mean = sums.values.mean(axis=0)  # [U, B]
+    resampled = np.empty((num_resamples, num_blocks + 1))
+    chunk = max(1, _CHUNK_ELEMENTS // num_users)
+    for start in range(0, num_resamples, chunk):
+        size = min(chunk, num_resamples - start)
+        weights = random.multinomial(num_users, np.full(num_users, 1 / num_users), size=size).astype(np.float64)
+        totals = weights @ sums.counts
+        means = (weights @ seed_mean) / np.maximum(totals, 1)
+        resampled[start : start + size] = np.c_[means, means.mean(axis=1)]
+    if num_seeds > 1:
+        spread = by_seed.std(axis=0, ddof=1) / np.sqrt(num_seeds)
+        resampled += spread * random.standard_t(num_seeds - 1, size=(num_resamples, 1))
+    return by_seed.mean(axis=0), resampled
+
+
+def _interval(resampled: FloatArray) -> tuple[float, float]:
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(resampled, [tail, 100 - tail])
+    return float(low), float(high)

@@ -4,7 +4,6 @@ A method owns no model and mutates nothing. It sees the adapter's LoRA matrices 
 tensors, one per matrix size, each row one flattened A or B.
 """
 
-from abc import ABC
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -14,7 +13,7 @@ from peso.data.dataset import Dataset, IntArray
 from peso.data.examples import targets_of_block
 
 
-class ContinualMethod(ABC):
+class ContinualMethod:
     """One way to carry an adapter from block to block; the defaults are those of a single evolving LoRA.
 
     Every block t >= 1 runs: training targets from `examples`; then, from the adapter of block t - 1 (the anchor),

@@ -47,7 +47,9 @@ class SemanticIds:
     def fingerprint(self) -> str:
         """SHA-256 over codes and level sizes."""
         return sha256_of(
-            repr(self.level_sizes).encode(), self.codes.astype("<i8").tobytes(), self.source_codes.astype("<i8").tobytes()
+            repr(self.level_sizes).encode(),
+            self.codes.astype("<i8").tobytes(),
+            self.source_codes.astype("<i8").tobytes(),
         )
 
     def save(self, folder: Path, item_ids: Sequence[str]) -> None:
@@ -63,7 +65,9 @@ class SemanticIds:
             columns |= {f"{prefix}_{level + 1}": table[:, level] for level in range(self.num_levels)}
         with atomic_path(folder / "codes.parquet") as temporary:
             pl.DataFrame(columns).write_parquet(temporary)
-        write_json(folder / "semantic_ids.json", {"level_sizes": list(self.level_sizes), "fingerprint": self.fingerprint})
+        write_json(
+            folder / "semantic_ids.json", {"level_sizes": list(self.level_sizes), "fingerprint": self.fingerprint}
+        )
 
 
 def build_semantic_ids(dataset: Dataset, source_codes: IntArray, level_sizes: Sequence[int]) -> SemanticIds:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from peft import PeftModel
@@ -83,7 +84,8 @@ def _run_blocks(materials: Materials, base: Base, folder: Path) -> None:
             previous = adapter if is_trained else adapter.with_name(f"block_{block - 1}")
             model, reader = load_base(materials, base, previous if previous.exists() else None)
         if not adapter.exists():
-            epochs, movement = [], []
+            epochs: list[dict[str, Any]] = []
+            movement: list[dict[str, Any]] = []
             checkpoint = folder / "checkpoint.safetensors"
             if block > 0 and method.updates:
                 epochs, movement = run_update(materials, reader, model, method, block, checkpoint)

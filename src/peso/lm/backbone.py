@@ -75,7 +75,9 @@ def _load_backbone(source: str, level_sizes: Sequence[int]) -> tuple[PreTrainedM
             f'give a folder with config.json, weights and tokenizer, a hub name, or "{EMBEDDED}".'
         ) from None
     if add_code_tokens(tokenizer, level_sizes):
-        rows = max(len(tokenizer), len(model.get_input_embeddings().weight))
+        embedding = model.get_input_embeddings()
+        assert isinstance(embedding, nn.Embedding)
+        rows = max(len(tokenizer), embedding.num_embeddings)
         model.resize_token_embeddings(rows, mean_resizing=True)
     return model, tokenizer
 

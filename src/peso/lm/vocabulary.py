@@ -13,13 +13,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from peso.semantic_ids.catalogue import code_token
+
 PAD_TOKEN, BOS_TOKEN, EOS_TOKEN, UNKNOWN_TOKEN = "<pad>", "<s>", "</s>", "<unk>"
-
-
-def code_token(level: int, code: int) -> str:
-    """The token of one code, such as `<b_7>` for level 1, code 7."""
-    letter = chr(ord("a") + level) if level < 26 else str(level + 1)
-    return f"<{letter}_{code}>"
 
 
 @dataclass(frozen=True, eq=False)

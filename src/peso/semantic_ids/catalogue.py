@@ -14,6 +14,12 @@ from peso.files import atomic_path, read_json, sha256_of, write_json
 from peso.semantic_ids.assignment import make_unique
 
 
+def code_token(level: int, code: int) -> str:
+    """The token of one code, such as `<b_7>` for level 1, code 7 (levels beyond `z` are written `<27_7>`)."""
+    letter = chr(ord("a") + level) if level < 26 else str(level + 1)
+    return f"<{letter}_{code}>"
+
+
 @dataclass(frozen=True, eq=False)
 class SemanticIds:
     """Codes of every item.
@@ -42,6 +48,10 @@ class SemanticIds:
     def num_moved(self) -> int:
         """Items whose unique code differs from the given one."""
         return int((self.codes != self.source_codes).any(axis=1).sum())
+
+    def text(self, item: int) -> str:
+        """An item's codes as tokens, such as `<a_51><b_218>`."""
+        return "".join(code_token(level, int(code)) for level, code in enumerate(self.codes[item]))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -162,7 +162,7 @@ def _train_epoch(
         batch = stage.builder.batch(stage.train_rows.take(chosen))
         optimizer.zero_gradients()
         losses_TM = likelihood.negative_log_likelihood(model, batch)
-        losses_TM.mean().backward()  # type: ignore[no-untyped-call]
+        losses_TM.mean().backward()
         total += losses_TM.detach().sum().double()
         _clip(optimizer, stage.max_gradient_norm)
         penalty = stage.penalty()

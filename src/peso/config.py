@@ -33,8 +33,10 @@ class BackboneConfig(_Section):
     """Width of the embedded backbone's feed-forward layers."""
     attention_dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout on attention weights while the embedded backbone trains from scratch."""
-    epochs: int = Field(12, ge=1)
-    """Most passes over block 0 when training from scratch; the pass with the best validation loss is kept."""
+    hidden_dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout on embeddings and on what each layer adds, while the embedded backbone trains from scratch."""
+    epochs: int = Field(10, ge=1)
+    """Passes over block 0 when training from scratch; the pass with the best validation loss is kept."""
     learning_rate: float = Field(2e-3, gt=0)
     """Peak learning rate when training from scratch."""
     weight_decay: float = Field(0.05, ge=0)

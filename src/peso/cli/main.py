@@ -4,7 +4,6 @@ import sys
 from typing import Annotated
 
 import typer
-from click.exceptions import ClickException
 
 from peso.cli import importing, recommending, running
 from peso.errors import PesoError
@@ -46,15 +45,9 @@ def _options(
 
 
 def main() -> None:
-    """Runs the command line; a `PesoError` becomes one sentence on stderr and exit code 2."""
+    """Runs the command line; a `PesoError` becomes one sentence on stderr and exit code 2, as a wrong flag is."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        app()
     except PesoError as error:
         typer.echo(f"peso: {error}", err=True)
         sys.exit(USER_ERROR_EXIT_CODE)
-    except ClickException as error:
-        error.show()
-        sys.exit(USER_ERROR_EXIT_CODE)
-    except (typer.Abort, KeyboardInterrupt):
-        typer.echo("peso: interrupted.", err=True)
-        sys.exit(130)

@@ -91,7 +91,9 @@ def report(workspace: WorkspaceOption, json: JsonOption = False) -> None:
     from peso.experiments.results import load_results
 
     dataset = load_dataset(workspace / "data")
-    for catalogue in sorted({record.result["catalogue"] for record in load_results(workspace)}):
+    for catalogue in sorted(
+        {record.result["catalogue"] for record in load_results(workspace) if record.result["base"]}
+    ):
         run_baselines(dataset, workspace, catalogue)
     path = write_report(workspace)
     if json:

@@ -19,7 +19,7 @@ from peso.files import atomic_directory
 FloatArray = NDArray[np.float64]
 
 USER_KINDS = ("steady", "dormant", "early", "new")
-"""Active in every block; in block 0 and the last ones but not in between; in the first blocks only; from a later block."""
+"""Active in every block; in block 0 and again in the last two; in the first blocks only; from a later block on."""
 
 _KIND_SHARES = (0.35, 0.2, 0.25, 0.2)
 

@@ -32,11 +32,11 @@ def metric_values(targets: pl.DataFrame, metric: str) -> NDArray[np.float64] | N
     """One metric, target by target.
 
     Args:
-        targets: scored targets; needs the column `rank` (null = not in the list), or `log_likelihood` for that metric.
+        targets: scored targets; needs the columns `is_ranked` and `rank` (null = not in the list), or `log_likelihood`.
         metric: one of `METRICS`.
 
     Returns:
-        float64 [T]; None if the metric is the log-likelihood and any target lacks it.
+        float64 [T]; None if a target has no log-likelihood, or no list was made for it.
 
     Raises:
         DataError: the metric is unknown.
@@ -46,6 +46,8 @@ def metric_values(targets: pl.DataFrame, metric: str) -> NDArray[np.float64] | N
         return None if column.null_count() else column.cast(pl.Float64).to_numpy()
     if metric not in RANK_METRICS:
         raise DataError(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}.")
+    if not targets["is_ranked"].all():
+        return None
     return RANK_METRICS[metric](targets["rank"].cast(pl.Int64).fill_null(0).to_numpy())
 
 
@@ -58,7 +60,7 @@ def summarise(targets: pl.DataFrame) -> dict[str, Any]:
     Returns:
         `num_targets`, every metric of `METRICS`, and `groups`: {name: {`num_targets`, metrics}} for the user groups
         "new", "dormant", "returning" and the item groups "known_item", "new_item". A mean over no targets is None, and
-        so is the log-likelihood where any target has none.
+        so is a metric that any target lacks.
 
     Raises:
         DataError: the rows mix protocols or models.

@@ -59,7 +59,8 @@ def example_users(
     chosen: list[str] = []
     for group in USER_GROUPS:
         chosen += last.filter(pl.col("group") == group)["user_id"].head(1).to_list()
-    chosen += last.filter(~pl.col("user_id").is_in(chosen)).sort("rank", "user_id", nulls_last=True)["user_id"].head(1)
+    others = last.filter(~pl.col("user_id").is_in(chosen)).sort("rank", "user_id", nulls_last=True)
+    chosen += others["user_id"].head(1).to_list()
     item_number = {item: number for number, item in enumerate(dataset.item_ids)}
 
     def name(item: int) -> str:

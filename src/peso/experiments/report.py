@@ -49,14 +49,15 @@ def write_report(workspace: Path) -> Path:
     records = load_results(workspace)
     dataset = load_dataset(workspace / "data")
     semantic_ids = load_semantic_ids(workspace / "data" / "semantic_ids", dataset.item_ids)
-    sections = [_section(name, records) for name in sorted({record.result["catalogue"] for record in records})]
-    shown = _shown_run(records)
+    models = [record for record in records if record.result["seed"] is not None]
+    sections = [_section(name, records) for name in sorted({model.result["catalogue"] for model in models})]
+    shown = _shown_run(models)
     environment = Environment(
         loader=PackageLoader("peso.experiments"), autoescape=select_autoescape(["jinja"]), undefined=StrictUndefined
     )
     page = environment.get_template("report.html.jinja").render(
         dataset=dataset,
-        records=[record for record in records if record.result["seed"] is not None],
+        records=models,
         sections=sections,
         columns=_COLUMNS,
         shown=shown.result,
@@ -127,7 +128,6 @@ def _figures(variants: list[Variant], updated: list[Variant]) -> dict[str, list[
     }
 
 
-def _shown_run(records: list[RunRecord]) -> RunRecord:
+def _shown_run(models: list[RunRecord]) -> RunRecord:
     """The run whose recommendations are shown: PESO if there is one, the lowest seed."""
-    models = [record for record in records if record.result["seed"] is not None]
     return min(models, key=lambda r: (r.result["method"] != "peso", r.result["method"] == "frozen", r.result["seed"]))

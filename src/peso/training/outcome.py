@@ -23,9 +23,13 @@ _PACKAGES = ("peso-rec", "torch", "transformers", "peft", "numpy", "polars")
 
 def write_measurements(folder: Path, measurements: list[Measurement]) -> None:
     """Fills a block's folder: targets, lists, and what was counted."""
-    pl.concat([measurement.targets for measurement in measurements]).write_parquet(folder / "targets.parquet")
     lists = [measurement.recommendations for measurement in measurements if measurement.recommendations is not None]
-    pl.concat(lists).write_parquet(folder / "recommendations.parquet")
+    for name, frames in (
+        ("targets", [measurement.targets for measurement in measurements]),
+        ("recommendations", lists),
+    ):
+        if frames:
+            pl.concat(frames).write_parquet(folder / f"{name}.parquet")
     write_json(
         folder / "counts.json",
         {
@@ -60,7 +64,8 @@ def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes
     pieces = [folder / MEASURED / f"block_{block}" for block in blocks]
     for name in ("targets", "recommendations"):
         with atomic_path(folder / f"{name}.parquet") as temporary:
-            pl.concat([pl.read_parquet(piece / f"{name}.parquet") for piece in pieces]).write_parquet(temporary)
+            files = [piece / f"{name}.parquet" for piece in pieces]
+            pl.concat([pl.read_parquet(file) for file in files if file.exists()]).write_parquet(temporary)
     targets = pl.read_parquet(folder / "targets.parquet")
     counts = [read_json(piece / "counts.json", "counts of a block") for piece in pieces]
     updates = [read_update(folder / "adapters" / f"block_{block}") for block in blocks]
@@ -68,9 +73,9 @@ def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes
     in_block, next_block = [], []
     for block, count, update in zip(blocks, counts, updates, strict=True):
         seconds = count["seconds"]
-        train_seconds = update.train_seconds if block else base.seconds
-        times = {"train_seconds": train_seconds, "test_seconds": seconds["in_block"]}
-        in_block.append({"block": block} | summarise(_part(targets, "in_block", block)) | times)
+        if "in_block" in seconds:
+            times = {"train_seconds": update.train_seconds, "test_seconds": seconds["in_block"]}
+            in_block.append({"block": block} | summarise(_part(targets, "in_block", block)) | times)
         if "next_block" in seconds:
             summary = summarise(_part(targets, "next_block", block))
             next_block.append(

@@ -21,7 +21,7 @@ from peso.config import RunConfig, dump_config
 from peso.errors import WorkspaceError
 from peso.files import atomic_directory, read_json, remove_leftovers, write_text
 from peso.methods.registry import build_method
-from peso.training.base import Base, load_base, prepare_base
+from peso.training.base import BASE_BLOCK, Base, load_base, prepare_base
 from peso.training.materials import Materials, Reader, load_materials
 from peso.training.measure import Measurement, measure_in_block, measure_next_block
 from peso.training.outcome import MEASURED, RESULT, read_update, write_measurements, write_outcome
@@ -97,12 +97,14 @@ def _run_blocks(materials: Materials, base: Base, folder: Path) -> None:
             measurements = list(_measurements(materials, reader, block))
             with atomic_directory(measured) as temporary:
                 write_measurements(temporary, measurements)
-            ranks = measurements[0].targets["rank"]
-            log.info("block %d: %d of %d test targets in the first 10", block, ranks.count(), len(ranks))
 
 
 def _measurements(materials: Materials, reader: Reader, block: int) -> Iterator[Measurement]:
-    yield measure_in_block(materials, reader, block)
+    if block > BASE_BLOCK:
+        measurement = measure_in_block(materials, reader, block)
+        ranks = measurement.targets["rank"]
+        log.info("block %d: %d of %d test targets in the first 10", block, ranks.count(), len(ranks))
+        yield measurement
     if block + 1 < materials.dataset.num_blocks and materials.config.evaluation.next_block != "off":
         yield measure_next_block(materials, reader, block)
 

@@ -1,0 +1,46 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := demo
+
+.PHONY: demo test install lint types unit bench clean
+.DELETE_ON_ERROR:
+
+demo: install  ## simulate a world, train the base, update it with every method, write the report
+	rm -rf $(DEMO)
+	$(BIN)/peso simulate --workspace $(DEMO)
+	$(BIN)/peso run --workspace $(DEMO) --method frozen --config configs/demo.toml
+	$(BIN)/peso run --workspace $(DEMO) --method single --config configs/demo.toml
+	$(BIN)/peso run --workspace $(DEMO) --method peso --config configs/demo.toml
+	$(BIN)/peso runs --workspace $(DEMO)
+	$(BIN)/peso report --workspace $(DEMO)
+
+test: lint types unit  ## what CI runs
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "peso needs Python 3.11 or newer; set PYTHON=..."'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/mypy
+
+unit: install
+	$(BIN)/pytest
+
+bench: install  ## the studies behind docs/results; hours on two cores
+	$(BIN)/python -m benchmarks.releases
+
+clean:
+	rm -rf $(VENV) $(DEMO) .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

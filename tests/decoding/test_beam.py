@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    PrefixConstrainedLogitsProcessor,
+    PreTrainedModel,
+)
 
 from peso.config import AdapterConfig, DecodingConfig
 from peso.decoding.beam import beam_search
 from peso.decoding.recommend import Recommender
 from peso.decoding.trie import build_trie
 from peso.lm.adapters import attach_adapter, token_row_parameters
+from peso.lm.backbone import body_of
 from peso.lm.sequences import SequenceBuilder
 from peso.lm.vocabulary import Vocabulary
 from peso.types import TemplateName
@@ -131,8 +137,6 @@ def test_equals_transformers_generate_with_the_same_trie() -> None:
             result[:, ids] = torch.log_softmax(scores[:, ids], dim=1)
             return result
 
-    from transformers import LogitsProcessorList, PrefixConstrainedLogitsProcessor
-
     output = model.generate(
         torch.from_numpy(prompt)[None],
         attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
@@ -147,7 +151,7 @@ def test_equals_transformers_generate_with_the_same_trie() -> None:
             output_scores=True,
         ),
         logits_processor=LogitsProcessorList(
-            [LevelSoftmax(), PrefixConstrainedLogitsProcessor(allowed_tokens, num_beams=width)]  # type: ignore[list-item]
+            [LevelSoftmax(), PrefixConstrainedLogitsProcessor(allowed_tokens, num_beams=width)]
         ),
     )
     item_of_tokens = {tuple(vocabulary.item_token_ids[item].tolist()): int(item) for item in allowed_items}
@@ -171,7 +175,7 @@ def test_the_history_is_read_once() -> None:
     """Only the first of the M passes sees the history; later ones feed one code per beam."""
     model, builder, vocabulary = world()
     widths: list[int] = []
-    model.model.register_forward_pre_hook(
+    body_of(model).register_forward_pre_hook(
         lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
     )
     prompt = torch.from_numpy(builder.prompt(HISTORIES[2]))[None]

@@ -13,7 +13,7 @@ from worlds import tiny_codes
 
 def paths(trie: Trie) -> dict[tuple[int, ...], int]:
     """Every path from the root to a leaf, walked with `children_of`."""
-    found = {(): 0}
+    found: dict[tuple[int, ...], int] = {(): 0}
     for level in range(trie.num_levels):
         deeper = {}
         for prefix, node in found.items():

@@ -94,7 +94,6 @@ def paired_bootstrap(
     metric: str,
     num_resamples: int = 10_000,
     seed: int = 0,
-    first_block: int = 1,
 ) -> Comparison:
     """Compares two methods on the same targets.
 
@@ -106,7 +105,6 @@ def paired_bootstrap(
         metric: one of `METRICS`.
         num_resamples: resamples R.
         seed: of the resampling; the same seed gives the same numbers.
-        first_block: targets of earlier blocks are left out; 1 leaves out the base.
 
     Returns:
         The comparison. Its p-value is twice the smaller of (number of resampled differences <= 0, >= 0) plus one, over
@@ -118,7 +116,7 @@ def paired_bootstrap(
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 13 and 16; Owen, "The pigeonhole
     bootstrap", Annals of Applied Statistics 1(2), 2007, on two crossed sources of luck.
     """
-    own_rows, their_rows = (_select(frame, metric, first_block) for frame in (ours, theirs))
+    own_rows, their_rows = (_select(frame, metric) for frame in (ours, theirs))
     own_seeds, their_seeds = (rows["seed"].unique().sort().to_list() for rows in (own_rows, their_rows))
     if own_seeds == [None]:
         own_rows, own_seeds = _repeated(own_rows, their_seeds), their_seeds
@@ -156,9 +154,7 @@ def paired_bootstrap(
     )
 
 
-def block_means(
-    targets: pl.DataFrame, metric: str, num_resamples: int = 2000, seed: int = 0, first_block: int = 1
-) -> list[BlockMean]:
+def block_means(targets: pl.DataFrame, metric: str, num_resamples: int = 2000, seed: int = 0) -> list[BlockMean]:
     """One method's mean per block, and over blocks, with 95 % intervals.
 
     Args:
@@ -166,7 +162,6 @@ def block_means(
         metric: one of `METRICS`.
         num_resamples: resamples R.
         seed: of the resampling.
-        first_block: earlier blocks are left out.
 
     Returns:
         One entry per block, ascending, then the mean over blocks (block None).
@@ -174,7 +169,7 @@ def block_means(
     Raises:
         DataError: a value is missing or not finite, or seeds score different targets.
     """
-    sums = _sums(_select(targets, metric, first_block), pl.col("value"))
+    sums = _sums(_select(targets, metric), pl.col("value"))
     means, resampled = _resampled_means(sums, num_resamples, np.random.default_rng(seed))
     blocks: list[int | None] = [*sums.blocks, None]
     counts = [*sums.counts.sum(axis=0).astype(int).tolist(), int(sums.counts.sum())]
@@ -189,12 +184,11 @@ def _repeated(rows: pl.DataFrame, seeds: list[int | None]) -> pl.DataFrame:
     return pl.concat([rows.with_columns(seed=pl.lit(seed, dtype=pl.Int64)) for seed in seeds])
 
 
-def _select(targets: pl.DataFrame, metric: str, first_block: int) -> pl.DataFrame:
-    chosen = targets.filter(pl.col("block") >= first_block)
-    values = metric_values(chosen, metric)
+def _select(targets: pl.DataFrame, metric: str) -> pl.DataFrame:
+    values = metric_values(targets, metric)
     if values is None or not np.isfinite(values).all():
         raise DataError(f"a target has no finite {metric}; compare methods on a metric that both have.")
-    keys = chosen.select("seed", "block", "event", "user_id")
+    keys = targets.select("seed", "block", "event", "user_id")
     if keys.is_duplicated().any():
         raise DataError("a target occurs twice; give each run's targets of one protocol once.")
     return keys.with_columns(value=pl.Series(values))

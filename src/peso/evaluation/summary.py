@@ -72,18 +72,16 @@ def summarise(targets: pl.DataFrame) -> dict[str, Any]:
     return {**_means(targets), "groups": {name: _means(targets.filter(mask)) for name, mask in masks.items()}}
 
 
-def mean_over_blocks(summaries: Sequence[Mapping[str, Any]], first_block: int = 1) -> dict[str, float | None]:
+def mean_over_blocks(summaries: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """The mean of every metric over blocks; each block weighs the same, however many targets it has.
 
     Args:
-        summaries: one summary per block, each with its number under "block".
-        first_block: blocks before this one are left out; 1 leaves out the base.
+        summaries: one summary per block.
 
     Returns:
         {metric: mean}. Blocks whose value is None are left out; None if no block has one.
     """
-    later = [summary for summary in summaries if summary["block"] >= first_block]
-    return {metric: _mean([s[metric] for s in later if s[metric] is not None]) for metric in METRICS}
+    return {metric: _mean([s[metric] for s in summaries if s[metric] is not None]) for metric in METRICS}
 
 
 def _means(targets: pl.DataFrame) -> dict[str, int | float | None]:

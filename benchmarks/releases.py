@@ -1,0 +1,152 @@
+"""The study behind docs/results: every method on the authors' released data, beside rivals without a network.
+
+Needs the release under PESO_SHARED_DATA (default ../shared/data). Finished runs are kept, so it can be interrupted.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from peso.baselines.run import run_baselines
+from peso.config import make_config
+from peso.data.sources.peso_release import read_peso_release
+from peso.data.storage import load_dataset, save_dataset
+from peso.experiments.comparisons import make_claims
+from peso.experiments.report import write_report
+from peso.experiments.results import Variant, group_variants, load_results
+from peso.files import write_json, write_text
+from peso.semantic_ids.catalogue import build_semantic_ids
+from peso.training.stream import run_stream
+from peso.types import CatalogueName
+
+RELEASES = {
+    "video-games": "Video_Games_cl_0.6_0_5_3_0",
+    "cds": "CDs_and_Vinyl_cl_0.6_0_5_3_0",
+}
+METHODS = ("frozen", "single", "peso")
+CATALOGUES: tuple[CatalogueName, ...] = ("all", "known")
+METRICS = ("hit@1", "hit@5", "hit@10", "ndcg@5", "ndcg@10", "mrr@10", "log_likelihood")
+
+
+def main() -> None:
+    """Runs what is missing and writes the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--release", choices=sorted(RELEASES), action="append", help="default: all")
+    parser.add_argument("--workspaces", type=Path, default=Path("workspaces"), help="where runs are kept")
+    parser.add_argument("--results", type=Path, default=Path("docs/results"), help="where tables are written")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--catalogue", choices=CATALOGUES, action="append", help="default: both")
+    arguments = parser.parse_args()
+    shared = Path(os.environ.get("PESO_SHARED_DATA", "../shared/data")) / "peso-release"
+    if not shared.is_dir():
+        sys.exit(f"{shared} does not exist; set PESO_SHARED_DATA to the folder that holds peso-release.")
+    for release in arguments.release or sorted(RELEASES):
+        workspace = arguments.workspaces / release
+        if not (workspace / "data").exists():
+            _import(shared / RELEASES[release], workspace)
+        for catalogue in arguments.catalogue or CATALOGUES:
+            run_baselines(load_dataset(workspace / "data"), workspace, catalogue)
+            for seed in range(arguments.seeds):
+                for method in METHODS:
+                    overrides = {
+                        "method": method,
+                        "seed": seed,
+                        "decoding": {"catalogue": catalogue},
+                        "evaluation": {"next_block": "log_likelihood"},
+                    }
+                    run_stream(workspace, make_config(None, overrides), resume=True)
+        _write_tables(release, workspace, arguments.results)
+        write_report(workspace)
+
+
+def _import(folder: Path, workspace: Path) -> None:
+    imported = read_peso_release(folder)
+    semantic_ids = build_semantic_ids(imported.dataset, imported.source_codes, imported.level_sizes)
+    semantic_ids.save(workspace / "data" / "semantic_ids", imported.dataset.item_ids)
+    save_dataset(imported.dataset, workspace / "data")
+
+
+def _write_tables(release: str, workspace: Path, results: Path) -> None:
+    records = load_results(workspace)
+    sections: dict[str, Any] = {}
+    lines = [
+        f"# {release}",
+        "",
+        "Written by `python -m benchmarks.releases`; means over blocks 1 to 4 and over seeds.",
+        "",
+    ]
+    for catalogue in CATALOGUES:
+        variants = group_variants([record for record in records if record.result["catalogue"] == catalogue])
+        if not any(not variant.is_rival for variant in variants):
+            continue
+        rows = [_row(variant) for variant in variants]
+        claims = [claim.sentence + f" ({claim.protocol}, {claim.comparison.metric})" for claim in make_claims(variants)]
+        sections[catalogue] = {"methods": rows, "claims": claims}
+        columns = [*METRICS, "next_block_log_likelihood", "update_seconds", "test_seconds", "peak_gb"]
+        lines += [f"## Catalogue `{catalogue}`", "", "| method | seeds | " + " | ".join(columns) + " |"]
+        lines += ["|---" * (len(columns) + 2) + "|"]
+        lines += [
+            f"| {row['method']} | {row['seeds']} | " + " | ".join(_cell(row[c]) for c in columns) + " |" for row in rows
+        ]
+        lines += [
+            "",
+            "NDCG@10 per block (mean over seeds) and per seed:",
+            "",
+            "| method | block 1 | 2 | 3 | 4 | seeds |",
+        ]
+        lines += ["|---" * 6 + "|"]
+        for row in rows:
+            per_block = " | ".join(_cell(value) for value in row["ndcg@10_per_block"])
+            per_seed = ", ".join(_cell(value) for value in row["ndcg@10_per_seed"])
+            lines.append(f"| {row['method']} | {per_block} | {per_seed} |")
+        lines += ["", *[f"- {claim}" for claim in claims], ""]
+    models = [record.result for record in records if record.result["base"]]
+    checks = {
+        "targets_per_block": [block["num_targets"] for block in models[0]["blocks"]],
+        "invalid_items": sum(result["invalid_items"] for result in models),
+        "duplicate_items": sum(result["duplicate_items"] for result in models),
+        "base_seconds": {result["base"]["id"]: round(result["base"]["seconds"]) for result in models},
+    }
+    lines += ["## Checks", "", *[f"- {name}: {value}" for name, value in checks.items()], ""]
+    facts = {"versions": models[0]["versions"], "data_fingerprint": models[0]["data_fingerprint"]}
+    write_json(results / f"{release}.json", sections | {"checks": checks} | facts | {"config": models[-1]["config"]})
+    write_text(results / f"{release}.md", "\n".join(lines))
+
+
+def _row(variant: Variant) -> dict[str, Any]:
+    results = [run.result for run in variant.runs]
+    num_blocks = len(results[0]["blocks"])
+
+    def over_blocks(key: str) -> float:
+        return sum(block[key] for result in results for block in result["blocks"]) / len(results)
+
+    return {
+        "method": variant.name,
+        "seeds": "-" if variant.is_rival else len(results),
+        **{metric: variant.mean(metric) for metric in METRICS},
+        "next_block_log_likelihood": variant.mean("log_likelihood", "mean_next_block"),
+        "update_seconds": round(over_blocks("train_seconds")),
+        "test_seconds": round(over_blocks("test_seconds")),
+        "peak_gb": None if variant.is_rival else round(max(r["peak_rss_bytes"] for r in results) / 1e9, 2),
+        "ndcg@10_per_block": [
+            sum(result["blocks"][number]["ndcg@10"] for result in results) / len(results)
+            for number in range(num_blocks)
+        ],
+        "ndcg@10_per_seed": [result["mean"]["ndcg@10"] for result in results],
+    }
+
+
+def _cell(value: float | int | None) -> str:
+    return (
+        "-"
+        if value is None
+        else f"{value:.4f}"
+        if isinstance(value, float) and abs(value) < 1
+        else str(round(value, 3))
+    )
+
+
+if __name__ == "__main__":
+    main()

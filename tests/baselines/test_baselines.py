@@ -1,0 +1,71 @@
+"""Rivals without a network: by hand, without leaks, and on real data."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from peso.baselines.popularity import PopularInBlock, PopularSoFar
+from peso.baselines.run import BASELINES, run_baselines
+from peso.baselines.successor import Successor
+from peso.data.dataset import Dataset
+from peso.data.examples import targets_of_block
+from peso.data.sources.peso_release import read_peso_release
+from peso.files import read_json
+from worlds import tiny_dataset
+
+
+def by_hand() -> Dataset:
+    """Three users with items in block 0 and block 1; the last two events of each block are never trained on."""
+    sequences = [([0, 1, 2, 3], [4, 1, 5, 6]), ([0, 1, 7, 8], []), ([9, 0, 2, 3], [4, 8, 7, 1])]
+    users, items, blocks = [], [], []
+    for user, (first, second) in enumerate(sequences):
+        users += [user] * (len(first) + len(second))
+        items += first + second
+        blocks += [0] * len(first) + [1] * len(second)
+    names = [str(number) for number in range(10)]
+    return Dataset(["a", "b", "c"], names, names, np.array(users), np.array(items), np.array(blocks), 2)
+
+
+def test_lists_by_hand() -> None:
+    dataset, everything = by_hand(), np.arange(10)
+    targets = targets_of_block(dataset, 1, "test")
+    # Trained on in block 1: 4 1 | 4 8. All of block 0 counts too.
+    assert PopularInBlock(dataset, 1, everything).lists(targets, 4)[0].tolist() == [4, 1, 8, -1]
+    assert PopularSoFar(dataset, 1, everything).lists(targets, 3)[0].tolist() == [0, 1, 2]
+    # User a's last item is 5, which nothing has followed yet; user c's is 7, which 8 followed once.
+    lists = Successor(dataset, 1, everything).lists(targets, 4)
+    assert lists[0].tolist() == [4, 1, 8, 0]
+    assert lists[1].tolist() == [8, 4, 1, 0]
+    without = Successor(dataset, 1, np.setdiff1d(everything, [8])).lists(targets, 4)
+    assert without[1].tolist() == [4, 1, 0, 2]
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_lists_do_not_depend_on_what_may_not_be_known(baseline: type) -> None:
+    dataset = tiny_dataset(30, 40, 3)
+    hidden = (dataset.event_block > 1) | np.isin(
+        np.arange(dataset.num_events),
+        np.concatenate([targets_of_block(dataset, 1, "valid"), targets_of_block(dataset, 1, "test")]),
+    )
+    items = dataset.event_item.copy()
+    items[hidden] = (items[hidden] + 7) % 40
+    changed = Dataset(
+        dataset.user_ids, dataset.item_ids, dataset.titles, dataset.event_user, items, dataset.event_block, 3
+    )
+    targets = targets_of_block(dataset, 1, "train")
+    lists = baseline(dataset, 1, np.arange(40)).lists(targets, 5)
+    assert lists.tolist() == baseline(changed, 1, np.arange(40)).lists(targets, 5).tolist()
+    for row in lists:
+        named = row[row >= 0]
+        assert len(set(named.tolist())) == len(named)
+
+
+def test_real_release(shared_data: Path, tmp_path: Path) -> None:
+    imported = read_peso_release(shared_data / "peso-release" / "Video_Games_cl_0.6_0_5_3_0")
+    results = [read_json(f / "result.json", "result") for f in run_baselines(imported.dataset, tmp_path, "all")]
+    popular, in_block, successor = (result["mean"]["ndcg@10"] for result in results)
+    assert popular == pytest.approx(0.0130, abs=0.0003)
+    assert in_block == pytest.approx(0.0160, abs=0.0005)
+    assert successor > 0.022
+    assert [block["num_targets"] for block in results[0]["blocks"]] == [1035, 1091, 1949, 1791]

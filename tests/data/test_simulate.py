@@ -1,0 +1,64 @@
+"""The simulated world: reproducible, plausible, and true to its own truth."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from peso.data.simulate import SimulationSettings, simulate
+from peso.data.statistics import block_statistics
+
+SETTINGS = SimulationSettings(num_users=200, num_items=400, seed=3)
+
+
+def test_same_seed_same_world() -> None:
+    assert simulate(SETTINGS).dataset.fingerprint == simulate(SETTINGS).dataset.fingerprint
+    other = SETTINGS.model_copy(update={"seed": 4})
+    assert simulate(SETTINGS).dataset.fingerprint != simulate(other).dataset.fingerprint
+
+
+def test_nobody_takes_an_item_twice_or_before_it_appears() -> None:
+    world = simulate(SETTINGS)
+    dataset = world.dataset
+    pairs = np.stack([dataset.event_user, dataset.event_item], axis=1)
+    assert len(np.unique(pairs, axis=0)) == dataset.num_events
+    assert (world.items.first_block[dataset.event_item] <= dataset.event_block).all()
+
+
+def test_every_kind_of_user_and_item_occurs() -> None:
+    world = simulate(SETTINGS)
+    statistics = block_statistics(world.dataset)
+    assert (statistics["new_items"] > 0).all()
+    later = statistics.filter(pl.col("block") > 0)
+    assert (later["users"] > later["users_with_earlier_history"]).all()
+    dormant = np.flatnonzero(world.user_kinds == "dormant")
+    blocks = world.dataset.event_block[np.isin(world.dataset.event_user, dormant[1:])]
+    assert set(blocks.tolist()) == {0, 3, 4}
+
+
+def test_codes_follow_the_planted_tree_and_some_collide() -> None:
+    world = simulate(SETTINGS)
+    assert (world.source_codes[:, 0] == world.items.genre).all()
+    assert len(np.unique(world.source_codes, axis=0)) < world.dataset.num_items
+
+
+def test_users_choose_by_taste() -> None:
+    world = simulate(SETTINGS)
+    dataset = world.dataset
+    genres = world.items.genre[dataset.event_item]
+    taste = 0.5 * world.lasting[dataset.event_user] + 0.5 * world.drifting[dataset.event_block, dataset.event_user]
+    chosen = taste[np.arange(dataset.num_events), genres].mean()
+    assert chosen > 1.5 / world.items.num_genres
+
+
+def test_truth_is_saved(tmp_path: Path) -> None:
+    world = simulate(SETTINGS)
+    world.save_truth(tmp_path / "truth")
+    tastes = pl.read_parquet(tmp_path / "truth" / "tastes.parquet")
+    assert len(tastes) == 200 * 5
+    assert pl.read_parquet(tmp_path / "truth" / "users.parquet")["kind"].to_list() == world.user_kinds.tolist()
+
+
+def test_the_smallest_worlds_are_possible() -> None:
+    for seed in range(3):
+        simulate(SimulationSettings(num_users=10, num_items=120, num_blocks=2, seed=seed))

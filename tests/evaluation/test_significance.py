@@ -1,0 +1,86 @@
+"""The paired test: exact estimates, honest sizes."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from peso.errors import DataError
+from peso.evaluation.significance import block_means, paired_bootstrap
+
+
+def frame(values: np.ndarray, seeds: list[int | None]) -> pl.DataFrame:
+    """Log-likelihoods [S, U, B] as scored targets."""
+    num_seeds, num_users, num_blocks = values.shape
+    seed, user, block = np.meshgrid(range(num_seeds), range(num_users), range(num_blocks), indexing="ij")
+    return pl.DataFrame(
+        {
+            "seed": pl.Series([seeds[s] for s in seed.ravel()], dtype=pl.Int64),
+            "user_id": [f"u{u}" for u in user.ravel()],
+            "block": block.ravel() + 1,
+            "event": user.ravel() * num_blocks + block.ravel(),
+            "log_likelihood": values.ravel(),
+        }
+    )
+
+
+def test_estimates_are_exact_and_symmetric() -> None:
+    random = np.random.default_rng(0)
+    ours, theirs = random.normal(size=(2, 30, 3)), random.normal(size=(2, 30, 3))
+    result = paired_bootstrap(frame(ours, [0, 1]), frame(theirs, [0, 1]), "log_likelihood", 500)
+    mirrored = paired_bootstrap(frame(theirs, [0, 1]), frame(ours, [0, 1]), "log_likelihood", 500)
+    assert result.ours == pytest.approx(ours.mean())
+    assert result.difference == pytest.approx(ours.mean() - theirs.mean())
+    assert mirrored.difference == pytest.approx(-result.difference)
+    assert mirrored.p_value == pytest.approx(result.p_value, abs=0.1)
+    assert (result.num_users, result.num_seeds, result.num_targets) == (30, 2, 90)
+
+
+def test_a_rival_without_seeds_is_paired_with_every_seed() -> None:
+    random = np.random.default_rng(1)
+    ours, rival = random.normal(size=(3, 20, 2)), random.normal(size=(1, 20, 2))
+    result = paired_bootstrap(frame(ours, [0, 1, 2]), frame(rival, [None]), "log_likelihood", 200)
+    assert result.theirs == pytest.approx(rival.mean())
+    assert result.num_seeds == 3
+    both = paired_bootstrap(frame(rival, [None]), frame(rival, [None]), "log_likelihood", 200)
+    assert both.difference == 0
+    assert both.p_value == 1
+
+
+def test_a_clear_difference_is_found_and_luck_is_not_called_one() -> None:
+    random = np.random.default_rng(2)
+    found = 0
+    for trial in range(100):
+        base = random.normal(size=(1, 60, 2))
+        noise = random.normal(size=(1, 60, 2))
+        result = paired_bootstrap(frame(base + noise, [0]), frame(base, [0]), "log_likelihood", 300, seed=trial)
+        found += result.p_value < 0.05
+    assert found <= 13  # 5 expected; more than 13 of 100 has a chance below 0.1 %
+    clear = paired_bootstrap(frame(base + 1 + noise, [0]), frame(base, [0]), "log_likelihood", 300)
+    assert clear.p_value < 0.01
+    assert clear.low > 0
+
+
+def test_seeds_that_disagree_widen_the_interval() -> None:
+    shift = np.array([-1.0, 0.0, 1.0])[:, None, None]
+    base = np.random.default_rng(3).normal(size=(1, 200, 2)).repeat(3, axis=0)
+    same = paired_bootstrap(frame(base + 0.3, [0, 1, 2]), frame(base, [0, 1, 2]), "log_likelihood", 500)
+    split = paired_bootstrap(frame(base + 0.3 + shift, [0, 1, 2]), frame(base, [0, 1, 2]), "log_likelihood", 500)
+    assert same.p_value < 0.05 < split.p_value
+
+
+def test_block_means_are_the_blocks_means() -> None:
+    values = np.random.default_rng(4).normal(size=(2, 25, 3))
+    means = block_means(frame(values, [0, 1]), "log_likelihood", 200)
+    assert [mean.block for mean in means] == [1, 2, 3, None]
+    np.testing.assert_allclose([mean.mean for mean in means], [*values.mean(axis=(0, 1)), values.mean()])
+    assert all(mean.low < mean.mean < mean.high for mean in means)
+
+
+def test_unlike_sides_are_refused() -> None:
+    values = np.zeros((1, 5, 2))
+    with pytest.raises(DataError, match="occur on both sides"):
+        paired_bootstrap(frame(values, [0]), frame(values[:, :4], [0]), "log_likelihood", 10)
+    with pytest.raises(DataError, match="seeds differ"):
+        paired_bootstrap(frame(values, [0]), frame(values, [1]), "log_likelihood", 10)
+    with pytest.raises(DataError, match="occurs twice"):
+        block_means(pl.concat([frame(values, [0])] * 2), "log_likelihood", 10)

@@ -1,0 +1,197 @@
+"""A whole run on a small world: resumable to the bit, and what the proximal term does to it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from peso.config import RunConfig, dump_config, make_config
+from peso.data.simulate import SimulationSettings, simulate
+from peso.data.storage import save_dataset
+from peso.errors import WorkspaceError
+from peso.files import read_json
+from peso.lm.backbone import load_backbone
+from peso.semantic_ids.catalogue import build_semantic_ids
+from peso.training.recommending import recommend_for_user
+from peso.training.stream import run_stream
+
+SMALL: dict[str, Any] = {
+    "backbone": {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 32, "epochs": 2},
+    "adapter": {"r": 2, "lora_alpha": 4},
+    "training": {"epochs": 2, "batch_targets": 64},
+    "decoding": {"beam_width": 10},
+}
+
+
+def config(**overrides: Any) -> RunConfig:
+    return make_config(None, SMALL | overrides)
+
+
+def fill(workspace: Path, num_users: int = 60, seed: int = 0) -> Path:
+    world = simulate(SimulationSettings(num_users=num_users, num_items=150, num_blocks=3, seed=seed))
+    save_dataset(world.dataset, workspace / "data")
+    ids = build_semantic_ids(world.dataset, world.source_codes, world.level_sizes)
+    ids.save(workspace / "data" / "semantic_ids", world.dataset.item_ids)
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def runs(workspace: Path) -> dict[str, Path]:
+    return {method: run_stream(workspace, config(method=method)) for method in ("frozen", "single", "peso")}
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = read_json(folder / "result.json", "result")
+    return result
+
+
+def numbers_of(folder: Path) -> dict[str, Any]:
+    """A result without what the clock decides."""
+    result = result_of(folder)
+    for block in [*result["blocks"], *result["next_block"]]:
+        block.pop("train_seconds", None)
+        block.pop("test_seconds")
+    for epoch in result["training"]:
+        epoch.pop("seconds")
+    for key in ("base", "peak_rss_bytes"):
+        result.pop(key)
+    return result
+
+
+def weights_of(folder: Path) -> list[dict[str, Any]]:
+    return [load_file(folder / "adapters" / f"block_{block}" / "adapter_model.safetensors") for block in range(3)]
+
+
+def test_a_result_says_everything(runs: dict[str, Path]) -> None:
+    result = result_of(runs["peso"])
+    assert [block["block"] for block in result["blocks"]] == [1, 2]
+    assert [(entry["model_block"], entry["block"]) for entry in result["next_block"]] == [(0, 1), (1, 2)]
+    assert result["invalid_items"] == result["duplicate_items"] == 0
+    assert result["mean"]["ndcg@10"] == pytest.approx(np.mean([block["ndcg@10"] for block in result["blocks"]]))
+    assert all(epoch["gradient_ratio"] > 0 for epoch in result["training"] if epoch["block"] > 0)
+    assert result["config"]["proximal"]["scaling"] == "normalised"
+    assert result["peak_rss_bytes"] > 1e7
+    targets = pl.read_parquet(runs["peso"] / "targets.parquet")
+    own = targets.filter((pl.col("protocol") == "in_block") & (pl.col("block") == 1))
+    assert len(own) == result["blocks"][0]["num_targets"]
+    hits = (own["rank"] <= 10).fill_null(False).mean()
+    assert hits == pytest.approx(result["blocks"][0]["hit@10"])
+    assert own["log_likelihood"].mean() == pytest.approx(result["blocks"][0]["log_likelihood"])
+
+
+def test_the_base_is_trained_once(runs: dict[str, Path]) -> None:
+    bases = [result_of(folder)["base"] for folder in runs.values()]
+    assert len({base["id"] for base in bases}) == 1
+    assert sorted(base["reused"] for base in bases) == [False, True, True]
+
+
+def test_frozen_never_moves_and_others_do(runs: dict[str, Path]) -> None:
+    frozen, single = weights_of(runs["frozen"]), weights_of(runs["single"])
+    for name, values in frozen[0].items():
+        assert (values == frozen[2][name]).all()
+    assert any((values != single[2][name]).any() for name, values in single[0].items())
+
+
+def test_base_weights_stay_what_they_were(workspace: Path, runs: dict[str, Path]) -> None:
+    base = workspace / "bases" / result_of(runs["peso"])["base"]["id"]
+    model, _ = load_backbone(base / "backbone")
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    adapted = PeftModel.from_pretrained(model, str(runs["peso"] / "adapters" / "block_2"))
+    after = dict(adapted.get_base_model().named_parameters())
+    for name, values in before.items():
+        twin = next(p for n, p in after.items() if n.replace(".base_layer", "") == name)
+        assert (values == twin).all()
+
+
+def test_strength_zero_is_single_bit_for_bit(workspace: Path, runs: dict[str, Path]) -> None:
+    folder = run_stream(workspace, config(method="peso", proximal={"strength": 0.0}))
+    for ours, theirs in zip(weights_of(folder), weights_of(runs["single"]), strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all((ours[name] == theirs[name]).all() for name in ours)
+
+
+@pytest.mark.parametrize("scaling", ["paper", "official", "normalised", "l2"])
+def test_a_stronger_term_moves_the_adapter_less(workspace: Path, scaling: str) -> None:
+    factor = {"paper": 3e2, "official": 3e3, "normalised": 1.0, "l2": 1.0}[scaling]
+    distances = []
+    for strength in (0.0, 0.1, 1.0, 10.0):
+        # The last epoch, not the best one: the distance of a fixed number of steps.
+        overrides = {"training": SMALL["training"] | {"epochs": 1}, "evaluation": {"next_block": "off"}}
+        proximal = {"scaling": scaling, "strength": strength * factor}
+        folder = run_stream(workspace, config(method="peso", proximal=proximal, **overrides), resume=True)
+        moved = [e["distance"] ** 2 for e in result_of(folder)["movement"] if "lora" in e["group"] and e["block"] == 1]
+        distances.append(float(np.sqrt(sum(moved))))
+    assert distances == sorted(distances, reverse=True)
+    assert distances[-1] < 0.9 * distances[0]
+
+
+def test_same_seed_same_bytes_and_another_seed_differs(tmp_path: Path, runs: dict[str, Path]) -> None:
+    again = run_stream(fill(tmp_path / "twin"), config(method="peso"))
+    assert numbers_of(again) == numbers_of(runs["peso"])
+    first = (runs["peso"] / "adapters" / "block_2" / "adapter_model.safetensors").read_bytes()
+    assert (again / "adapters" / "block_2" / "adapter_model.safetensors").read_bytes() == first
+    other = run_stream(tmp_path / "twin", config(method="frozen", seed=1))
+    assert result_of(other)["base"]["id"] != result_of(again)["base"]["id"]
+
+
+def test_another_catalogue_reuses_the_adapters(workspace: Path, runs: dict[str, Path]) -> None:
+    folder = run_stream(workspace, config(method="peso", decoding=SMALL["decoding"] | {"catalogue": "all"}))
+    assert folder != runs["peso"]
+    ours, theirs = result_of(folder), result_of(runs["peso"])
+    assert ours["training"] == theirs["training"]
+    assert [b["log_likelihood"] for b in ours["blocks"]] == [b["log_likelihood"] for b in theirs["blocks"]]
+
+
+def test_killed_runs_resume_to_the_same_numbers(tmp_path: Path, runs: dict[str, Path]) -> None:
+    workspace = fill(tmp_path / "killed")
+    (tmp_path / "config.toml").write_text(dump_config(config(method="peso")))
+    command = [sys.executable, "-m", "peso.cli.main", "run", "--workspace", str(workspace)]
+    command += ["--config", str(tmp_path / "config.toml")]
+    signs = ["bases/unfinished-*/backbone.safetensors", "runs/*/checkpoint.safetensors", "runs/*/adapters/block_1"]
+    for number, sign in enumerate(signs):
+        process = subprocess.Popen(command + ["--resume"] * (number > 0), stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not list(workspace.glob(sign)):
+            assert process.poll() is None, f"the run ended before {sign} appeared"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    with pytest.raises(WorkspaceError, match="add --resume"):
+        run_stream(workspace, config(method="peso"))
+    folder = run_stream(workspace, config(method="peso"), resume=True)
+    assert numbers_of(folder) == numbers_of(runs["peso"])
+    leftovers = [path for path in workspace.rglob("*") if path.name.startswith(".tmp-") or "checkpoint" in path.name]
+    assert leftovers == []
+
+
+def test_a_finished_run_is_not_overwritten(workspace: Path, runs: dict[str, Path]) -> None:
+    before = (runs["single"] / "result.json").read_bytes()
+    with pytest.raises(WorkspaceError, match="is finished already"):
+        run_stream(workspace, config(method="single"))
+    assert run_stream(workspace, config(method="single"), resume=True) == runs["single"]
+    assert (runs["single"] / "result.json").read_bytes() == before
+
+
+def test_recommendations_for_a_user(workspace: Path, runs: dict[str, Path]) -> None:
+    answer = recommend_for_user(workspace, "u00000", 5, runs["peso"].name)
+    assert len(answer["recommendations"]) == 5
+    assert all(item["title"] for item in answer["recommendations"])
+    scores = [item["score"] for item in answer["recommendations"]]
+    assert scores == sorted(scores, reverse=True)
+    with pytest.raises(WorkspaceError, match="not a finished run"):
+        recommend_for_user(workspace, "u00000", 5, "peso-seed9-00000000")

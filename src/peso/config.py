@@ -33,9 +33,7 @@ class BackboneConfig(_Section):
     """Width of the embedded backbone's feed-forward layers."""
     attention_dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout on attention weights while the embedded backbone trains from scratch."""
-    hidden_dropout: float = Field(0.1, ge=0, lt=1)
-    """Dropout on embeddings and on what each layer adds, while the embedded backbone trains from scratch."""
-    epochs: int = Field(10, ge=1)
+    epochs: int = Field(8, ge=1)
     """Passes over block 0 when training from scratch; the pass with the best validation loss is kept."""
     learning_rate: float = Field(2e-3, gt=0)
     """Peak learning rate when training from scratch."""
@@ -63,7 +61,7 @@ class TrainingConfig(_Section):
     """Passes of the adapter over block 0 (the state v_0 that every later block starts from)."""
     base_learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of the adapter on block 0."""
-    epochs: int = Field(6, ge=1)
+    epochs: int = Field(4, ge=1)
     """Passes over each later block; the pass with the best validation loss is kept."""
     learning_rate: float = Field(3e-3, gt=0)
     """Peak learning rate on later blocks."""
@@ -84,7 +82,7 @@ class ProximalConfig(_Section):
 
     scaling: ProximalScaling = "normalised"
     """How groups are weighed; see `peso.methods.proximal`."""
-    strength: float = Field(0.02, ge=0)
+    strength: float = Field(0.01, ge=0)
     """The factor lambda in front of the term; 0 equals the method "single" bit for bit."""
 
 

@@ -137,7 +137,7 @@ def test_equals_transformers_generate_with_the_same_trie() -> None:
             result[:, ids] = torch.log_softmax(scores[:, ids], dim=1)
             return result
 
-    output = model.generate(
+    output = model.generate(  # type: ignore[operator]
         torch.from_numpy(prompt)[None],
         attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
         generation_config=GenerationConfig(

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from peso.config import AdapterConfig, BackboneConfig
 from peso.errors import ConfigError
 from peso.lm.adapters import attach_adapter, load_adapter, lora_parameters, save_adapter, token_row_parameters
-from peso.lm.backbone import build_backbone, head_rows, hidden_dropout, load_backbone, save_backbone
+from peso.lm.backbone import build_backbone, head_rows, load_backbone, save_backbone
 from peso.lm.parameters import FlatParameters
 from peso.lm.vocabulary import build_vocabulary
 from worlds import LEVEL_SIZES, tiny_backbone, tiny_codes
@@ -88,7 +88,9 @@ def test_a_loaded_backbone_gains_rows_for_new_tokens(tmp_path: Path) -> None:
     model, tokenizer = tiny_backbone((2, 2))
     save_backbone(model, tokenizer, tmp_path)
     larger, its_tokenizer = build_backbone(BackboneConfig(source=str(tmp_path)), LEVEL_SIZES, seed=0)
-    assert larger.get_input_embeddings().weight.shape[0] >= len(its_tokenizer)  # type: ignore[union-attr]
+    embedding = larger.get_input_embeddings()
+    assert isinstance(embedding, torch.nn.Embedding)
+    assert embedding.num_embeddings >= len(its_tokenizer)
     vocabulary = build_vocabulary(its_tokenizer, tiny_codes(), LEVEL_SIZES)
     assert len(set(vocabulary.all_token_ids)) == sum(LEVEL_SIZES)
 
@@ -107,15 +109,3 @@ def test_flat_parameters_share_memory_with_the_modules() -> None:
         values = stack.of(flat.snapshot())
         for row, name in zip(values, stack.names, strict=True):
             torch.testing.assert_close(row, before[name].flatten() + 1, rtol=0, atol=0)
-
-
-def test_hidden_dropout_acts_in_training_only_and_leaves_no_trace() -> None:
-    model, _ = tiny_backbone()
-    prompt = torch.tensor([[1, 9, 12, 17, 8]])
-    with torch.no_grad(), hidden_dropout(model, 0.5):
-        calm = model.eval()(prompt).logits
-        noisy = model.train()(prompt).logits
-    with torch.no_grad():
-        after = model.train()(prompt).logits
-    assert (calm - noisy).abs().max() > 1e-3
-    torch.testing.assert_close(after, calm, rtol=0, atol=0)

@@ -34,7 +34,7 @@ def test_instruct_puts_words_around_the_history() -> None:
     dataset, codes = tiny_dataset(), tiny_codes()
     _, tokenizer = tiny_backbone()
     builder, _ = tiny_builder(tokenizer, dataset, codes, "instruct")
-    text = tokenizer.decode(builder.prompt(np.array([3, 5])))
+    text = str(tokenizer.decode(builder.prompt(np.array([3, 5]))))
     assert text.endswith(INSTRUCT_SUFFIX.strip())
     assert text.count("<a_") == 2
     assert tokenizer.unk_token not in text

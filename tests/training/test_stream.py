@@ -159,7 +159,7 @@ def test_another_catalogue_reuses_the_adapters(workspace: Path, runs: dict[str, 
 def test_killed_runs_resume_to_the_same_numbers(tmp_path: Path, runs: dict[str, Path]) -> None:
     workspace = fill(tmp_path / "killed")
     (tmp_path / "config.toml").write_text(dump_config(config(method="peso")))
-    command = [sys.executable, "-m", "peso.cli.main", "run", "--workspace", str(workspace)]
+    command = [sys.executable, "-m", "peso", "run", "--workspace", str(workspace)]
     command += ["--config", str(tmp_path / "config.toml")]
     signs = ["bases/unfinished-*/backbone.safetensors", "runs/*/checkpoint.safetensors", "runs/*/adapters/block_1"]
     for number, sign in enumerate(signs):

@@ -3,13 +3,11 @@
 Shapes: B batch, L length, D width, V vocabulary, C codes of a level.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -82,30 +80,6 @@ def _load_backbone(source: str, level_sizes: Sequence[int]) -> tuple[PreTrainedM
         rows = max(len(tokenizer), embedding.num_embeddings)
         model.resize_token_embeddings(rows, mean_resizing=True)
     return model, tokenizer
-
-
-@contextmanager
-def hidden_dropout(model: PreTrainedModel, probability: float) -> Iterator[None]:
-    """Drops out embeddings and what each layer adds to the residual stream, inside the `with` and in training mode.
-
-    Llama has no such dropout of its own; a small model that sees its data many times needs it.
-
-    Args:
-        model: a Llama.
-        probability: share of the features set to zero.
-    """
-
-    def drop(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        return functional.dropout(output, probability, module.training)
-
-    sources = [model.get_input_embeddings()]
-    sources += [module for name, module in model.named_modules() if name.endswith((".o_proj", ".down_proj"))]
-    handles = [source.register_forward_hook(drop) for source in sources] if probability else []
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def save_backbone(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 from peso.data.examples import targets_of_block
 from peso.files import atomic_directory, hash_of_json, read_json, remove_leftovers
 from peso.lm.adapters import attach_adapter, load_adapter, lora_parameters, save_adapter, token_row_parameters
-from peso.lm.backbone import EMBEDDED, build_backbone, hidden_dropout, load_backbone, save_backbone
+from peso.lm.backbone import EMBEDDED, build_backbone, load_backbone, save_backbone
 from peso.lm.parameters import FlatParameters
 from peso.lm.sequences import Rows, many_targets_per_row, one_target_per_row
 from peso.training.materials import Materials, Reader, build_reader
@@ -117,8 +117,7 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
             materials, reader, "backbone", parts, config.backbone.epochs, config.backbone.learning_rate,
             config.backbone.weight_decay,
         )  # fmt: skip
-        with hidden_dropout(model, config.backbone.hidden_dropout):
-            records, selected = train_stage(model, reader.likelihood, stage, unfinished / "backbone.safetensors")
+        records, selected = train_stage(model, reader.likelihood, stage, unfinished / "backbone.safetensors")
         epochs += _as_rows(records, selected, "backbone")
         _own_memory(model)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,139 @@
+"""The command line as a stranger types it: results on stdout, one sentence and exit code 2 for wrong input."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CONFIG = """
+[backbone]
+hidden_size = 16
+num_layers = 1
+num_heads = 2
+intermediate_size = 32
+epochs = 1
+[training]
+epochs = 1
+[decoding]
+beam_width = 10
+"""
+
+
+def peso(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "peso", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def output_of(*arguments: str | Path) -> Any:
+    done = peso(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "world"
+    facts = output_of("simulate", "--workspace", folder, "--users", "60", "--items", "150", "--blocks", "3")
+    assert facts["num_items"] == 150
+    assert len(facts["blocks"]) == 3
+    (folder / "small.toml").write_text(CONFIG)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_id(workspace: Path) -> str:
+    result = output_of("run", "--workspace", workspace, "--method", "peso", "--config", workspace / "small.toml")
+    assert result["method"] == "peso"
+    return str(result["run_id"])
+
+
+def test_the_main_job(workspace: Path, run_id: str) -> None:
+    table = output_of("runs", "--workspace", workspace)
+    assert [(row["run_id"], row["finished"]) for row in table] == [(run_id, "yes")]
+    answer = output_of("recommend", "--workspace", workspace, "--user", "u00003", "-k", "4")
+    assert answer["run_id"] == run_id
+    assert len(answer["recommendations"]) == 4
+    page = Path(output_of("report", "--workspace", workspace)["report"])
+    assert page.stat().st_size > 50_000
+    assert {row["method"] for row in output_of("runs", "--workspace", workspace)} == {
+        "peso", "popular", "popular_in_block", "successor",
+    }  # fmt: skip
+    assert run_id in peso("runs", "--workspace", workspace).stdout
+
+
+def test_help_loads_no_model_library() -> None:
+    code = "import sys; sys.argv = ['peso', '--help']\nfrom peso.cli.main import main\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
+    code += "assert not {'torch', 'transformers', 'polars', 'matplotlib'} & set(sys.modules), 'slow import'"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for command in ("import", "simulate", "run", "runs", "baselines", "report", "recommend"):
+        assert command in done.stdout
+
+
+def assert_one_sentence(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stderr.startswith("peso: ")
+    for part in parts:
+        assert part in done.stderr
+
+
+def test_wrong_flags_and_files(workspace: Path, tmp_path: Path, run_id: str) -> None:
+    before = sorted(path for path in workspace.rglob("*"))
+    run = ("run", "--workspace", workspace)
+    assert_one_sentence(peso(*run, "--method", "pesto"), "method", "'pesto'", "'frozen', 'single' or 'peso'")
+    assert_one_sentence(peso(*run, "--proximal", "kl"), "proximal.scaling", "'kl'")
+    assert_one_sentence(peso(*run, "--strength", "-1"), "proximal.strength", "greater than or equal to 0")
+    assert_one_sentence(peso(*run, "--config", tmp_path / "no.toml"), "no.toml does not exist")
+    (tmp_path / "broken.toml").write_text("[training]\nepochs = 0\nepoch = 3\n")
+    done = peso(*run, "--config", tmp_path / "broken.toml")
+    assert_one_sentence(done, "training.epochs", "training.epoch:")
+    (tmp_path / "syntax.toml").write_text("[training\n")
+    assert_one_sentence(peso(*run, "--config", tmp_path / "syntax.toml"), "not valid TOML")
+    assert_one_sentence(peso(*run, "--method", "peso", "--config", workspace / "small.toml"), "finished already")
+    assert_one_sentence(
+        peso("recommend", "-w", workspace, "--user", "nobody"), "user 'nobody' is not in this workspace"
+    )
+    assert_one_sentence(peso("recommend", "-w", workspace, "--user", "u00003", "--run", "x"), "run 'x'", run_id)
+    assert sorted(path for path in workspace.rglob("*")) == before
+
+
+def test_wrong_workspaces(workspace: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    for command in ("run", "report"):
+        done = peso(command, "--workspace", empty)
+        assert_one_sentence(done, "holds no data")
+    assert_one_sentence(peso("runs", "--workspace", empty), "does not exist")
+    assert not empty.exists()
+    done = peso("simulate", "--workspace", workspace, "--users", "61", "--items", "150", "--blocks", "3")
+    assert_one_sentence(done, "holds another data set")
+    same = peso("simulate", "--workspace", workspace, "--users", "60", "--items", "150", "--blocks", "3")
+    assert same.returncode == 0
+
+
+def test_wrong_imports_leave_nothing_behind(tmp_path: Path) -> None:
+    release, target = tmp_path / "release", tmp_path / "w"
+    release.mkdir()
+    entry = {"previous_block": [], "current_block": ["1", "2"]}
+    (release / "x.block_0.json").write_text(json.dumps({"a": entry, "b": entry}))
+    (release / "x.index.json").write_text(json.dumps({"1": ["<a_0>"], "2": ["<a_1>"]}))
+    good = tmp_path / "good"
+    shutil.copytree(release, good)
+    assert_one_sentence(peso("import", "peso-release", tmp_path / "no", "-w", target), "is not a folder")
+    (release / "x.block_0.json").write_text(json.dumps({"a": entry})[:-5])
+    assert_one_sentence(peso("import", "peso-release", release, "-w", target), "line 1", "not valid JSON")
+    (release / "x.block_0.json").write_text(json.dumps({"a": entry | {"current_block": ["1", "9"]}}))
+    assert_one_sentence(peso("import", "peso-release", release, "-w", target), "item '9' of user 'a'")
+    (release / "x.block_0.json").write_text(json.dumps({"a": entry | {"current_block": ["1"]}}))
+    assert_one_sentence(peso("import", "peso-release", release, "-w", target), "user 'a' has one event")
+    (release / "x.block_0.json").rename(release / "x.block_1.json")
+    assert_one_sentence(peso("import", "peso-release", release, "-w", target), "no *.block_0.json")
+    assert not target.exists()
+    assert peso("import", "peso-release", good, "-w", target).returncode == 0

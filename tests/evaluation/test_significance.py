@@ -60,6 +60,17 @@ def test_a_clear_difference_is_found_and_luck_is_not_called_one() -> None:
     assert clear.low > 0
 
 
+def test_luck_of_users_and_seeds_together_is_covered() -> None:
+    random = np.random.default_rng(6)
+    zero = frame(np.zeros((3, 60, 2)), [0, 1, 2])
+    covered = 0
+    for trial in range(100):
+        luck = 0.3 * random.normal(size=(1, 60, 1)) + 0.2 * random.normal(size=(3, 1, 1))
+        result = paired_bootstrap(frame(np.tile(luck, (1, 1, 2)), [0, 1, 2]), zero, "log_likelihood", 300, seed=trial)
+        covered += result.low <= 0 <= result.high
+    assert covered >= 87  # 95 expected; fewer than 87 of 100 has a chance below 0.1 %
+
+
 def test_seeds_that_disagree_widen_the_interval() -> None:
     shift = np.array([-1.0, 0.0, 1.0])[:, None, None]
     base = np.random.default_rng(3).normal(size=(1, 200, 2)).repeat(3, axis=0)

@@ -10,7 +10,9 @@ from peso.data.dataset import IntArray
 
 def padded(items: IntArray, k: int) -> IntArray:
     """A list cut or filled with -1 to length k."""
-    return np.r_[items[:k], np.full(max(0, k - len(items)), -1)]
+    result = np.full(k, -1, dtype=np.int64)
+    result[: len(items)] = items[:k]
+    return result
 
 
 class PopularSoFar(Baseline):

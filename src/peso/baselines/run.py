@@ -68,6 +68,13 @@ def _measure(dataset: Dataset, baseline: type[Baseline], catalogue: CatalogueNam
         "blocks": in_block,
         "next_block": next_block,
         "data_fingerprint": dataset.fingerprint,
+        "dataset": {
+            "num_users": dataset.num_users,
+            "num_items": dataset.num_items,
+            "num_events": dataset.num_events,
+            "num_blocks": dataset.num_blocks,
+            "source": dataset.source,
+        },
         "config": {},
         "base": None,
         "training": [],

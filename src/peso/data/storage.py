@@ -1,5 +1,6 @@
 """A data set on disk: three Parquet tables and a JSON of facts that proves they are whole."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,15 @@ import numpy as np
 import polars as pl
 
 from peso.data.dataset import Dataset
-from peso.errors import WorkspaceError
+from peso.errors import DataError, WorkspaceError
 from peso.files import atomic_path, read_json, write_json
 
 _FACTS = "dataset.json"
+_TABLES: dict[str, dict[str, type[pl.DataType]]] = {
+    "events": {"user": pl.Int64, "item": pl.Int64, "block": pl.Int64},
+    "users": {"user_id": pl.String},
+    "items": {"item_id": pl.String, "title": pl.String},
+}
 
 
 def save_dataset(dataset: Dataset, folder: Path) -> None:
@@ -48,21 +54,62 @@ def load_dataset(folder: Path) -> Dataset:
     """
     if not (folder / _FACTS).exists():
         raise WorkspaceError(f"workspace {folder.parent} holds no data; run `peso import` or `peso simulate` first.")
-    facts = read_json(folder / _FACTS, "facts of the data set")
+    facts = read_facts(folder / _FACTS, "facts of the data set", {"num_blocks": int, "source": str, "fingerprint": str})
+    events, users, items = (read_table(folder / f"{name}.parquet", schema) for name, schema in _TABLES.items())
+    damaged = WorkspaceError(f"the data set in {folder} is damaged (wrong fingerprint); import it again.")
     try:
-        events, users, items = (pl.read_parquet(folder / f"{name}.parquet") for name in ("events", "users", "items"))
-    except (FileNotFoundError, pl.exceptions.ComputeError) as error:
-        raise WorkspaceError(f"the data set in {folder} cannot be read ({error}); import it again.") from None
-    dataset = Dataset(
-        users["user_id"].to_list(),
-        items["item_id"].to_list(),
-        items["title"].to_list(),
-        events["user"].to_numpy().astype(np.int64),
-        events["item"].to_numpy().astype(np.int64),
-        events["block"].to_numpy().astype(np.int64),
-        facts["num_blocks"],
-        facts["source"],
-    )
+        dataset = Dataset(
+            users["user_id"].to_list(),
+            items["item_id"].to_list(),
+            items["title"].to_list(),
+            events["user"].to_numpy().astype(np.int64),
+            events["item"].to_numpy().astype(np.int64),
+            events["block"].to_numpy().astype(np.int64),
+            facts["num_blocks"],
+            facts["source"],
+        )
+    except DataError:
+        raise damaged from None
     if dataset.fingerprint != facts["fingerprint"]:
-        raise WorkspaceError(f"the data set in {folder} is damaged (wrong fingerprint); import it again.")
+        raise damaged
     return dataset
+
+
+def read_facts(path: Path, what: str, fields: Mapping[str, type]) -> dict[str, Any]:
+    """Reads a JSON object that peso wrote beside its tables.
+
+    Args:
+        path: the file.
+        what: what the file is, for the error message.
+        fields: the keys that must be there, with the type of each value.
+
+    Raises:
+        WorkspaceError: the file is missing, is not JSON, or lacks a field.
+    """
+    facts = read_json(path, what)
+    for name, kind in fields.items():
+        if not isinstance(facts, dict) or not isinstance(facts.get(name), kind):
+            raise WorkspaceError(f"{what}: {path} has no valid {name!r}; it is damaged, import the data again.")
+    return dict(facts)
+
+
+def read_table(path: Path, schema: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
+    """Reads a Parquet table that peso wrote.
+
+    Args:
+        path: the file.
+        schema: its columns with their types; none may hold nulls.
+
+    Raises:
+        WorkspaceError: the file is missing, damaged, or has other columns.
+    """
+    try:
+        frame = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise WorkspaceError(f"table {path} cannot be read ({error}); import the data again.") from None
+    if dict(frame.schema) != dict(schema) or any(column.null_count() for column in frame):
+        raise WorkspaceError(
+            f"table {path} is damaged: its columns {frame.schema.names()} should be {list(schema)}, each of its type "
+            "and without gaps; import the data again."
+        )
+    return frame

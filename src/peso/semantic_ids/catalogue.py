@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 
 from peso.data.dataset import Dataset, IntArray
+from peso.data.storage import read_facts, read_table
 from peso.errors import DataError, WorkspaceError
-from peso.files import atomic_path, read_json, sha256_of, write_json
+from peso.files import atomic_path, sha256_of, write_json
 from peso.semantic_ids.assignment import make_unique
 
 
@@ -81,7 +82,21 @@ class SemanticIds:
 
 
 def build_semantic_ids(dataset: Dataset, source_codes: IntArray, level_sizes: Sequence[int]) -> SemanticIds:
-    """Unique codes for a data set: items that occur earlier keep theirs, so a new item never moves an old one."""
+    """Unique codes for a data set: of the items that share a code, the one that occurs in the earliest block keeps it.
+
+    Args:
+        dataset: gives the block in which each item occurs first; ties go to the lower item number.
+        source_codes: int64 [N, M], rows may repeat.
+        level_sizes: codes per level, length M.
+
+    Raises:
+        DataError: the codes do not fit the items or the levels, or there are more items than codes.
+    """
+    if source_codes.shape != (dataset.num_items, len(level_sizes)):
+        raise DataError(
+            f"codes of shape {source_codes.shape} for {dataset.num_items} items and {len(level_sizes)} levels; "
+            "give every item one code per level."
+        )
     priority = np.lexsort((np.arange(dataset.num_items), dataset.item_first_block))
     return SemanticIds(make_unique(source_codes, level_sizes, priority), source_codes, tuple(level_sizes))
 
@@ -97,18 +112,13 @@ def load_semantic_ids(folder: Path, item_ids: Sequence[str]) -> SemanticIds:
         WorkspaceError: missing or damaged.
         DataError: the codes are of other items.
     """
-    facts = read_json(folder / "semantic_ids.json", "semantic IDs")
-    try:
-        frame = pl.read_parquet(folder / "codes.parquet")
-    except (FileNotFoundError, pl.exceptions.ComputeError) as error:
-        raise WorkspaceError(f"semantic IDs in {folder} cannot be read ({error}); import the data again.") from None
+    facts = read_facts(folder / "semantic_ids.json", "semantic IDs", {"level_sizes": list, "fingerprint": str})
+    levels = range(1, len(facts["level_sizes"]) + 1)
+    columns = [f"{prefix}_{level}" for prefix in ("level", "source_level") for level in levels]
+    frame = read_table(folder / "codes.parquet", {"item_id": pl.String} | dict.fromkeys(columns, pl.Int64))
     if frame["item_id"].to_list() != list(item_ids):
         raise DataError(f"the semantic IDs in {folder} are of other items than the data set's; import the data again.")
-    levels = range(1, len(facts["level_sizes"]) + 1)
-    codes, source_codes = (
-        frame.select([f"{prefix}_{level}" for level in levels]).to_numpy().astype(np.int64)
-        for prefix in ("level", "source_level")
-    )
+    codes, source_codes = np.split(frame.select(columns).to_numpy().astype(np.int64), 2, axis=1)
     loaded = SemanticIds(codes, source_codes, tuple(facts["level_sizes"]))
     if loaded.fingerprint != facts["fingerprint"]:
         raise WorkspaceError(f"semantic IDs in {folder} are damaged (wrong fingerprint); import the data again.")

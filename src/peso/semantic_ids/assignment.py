@@ -11,10 +11,10 @@ from peso.errors import DataError
 def make_unique(codes: IntArray, level_sizes: Sequence[int], priority: IntArray) -> IntArray:
     """Gives every item a code of its own, changing as few and as late codes as it can.
 
-    Of the items that share a code, the first in `priority` keeps it. Each other one, in the same order, moves to the
-    next free code of the last level under its own prefix, cyclically; where a prefix is full, the level above is
-    advanced in the same way. An item thus stays among its nearest neighbours of the codebook's tree, and adding items
-    of a lower priority never changes the code of those before them.
+    Of the items that share a code, the first in `priority` keeps it; a code that a single item has stays with it. Each
+    other item, in the same order, moves to the next free code of the last level under its own prefix, cyclically;
+    where a prefix is full, to the nearest prefix with a free code, by the same rule one level up, and there to the
+    free code nearest its own. An item thus stays among its nearest neighbours of the codebook's tree.
 
     Args:
         codes: int64 [N, M], the quantizer's codes.
@@ -45,27 +45,46 @@ def make_unique(codes: IntArray, level_sizes: Sequence[int], priority: IntArray)
     _, first_places = np.unique(numbers[priority], return_index=True)
     keeps = np.zeros(len(codes), dtype=bool)
     keeps[priority[first_places]] = True
-    taken = set(numbers[keeps].tolist())
-    for item in priority[~keeps[priority]].tolist():
-        numbers[item] = _nearest_free(int(numbers[item]), sizes.tolist(), strides.tolist(), taken)
-        taken.add(int(numbers[item]))
+    moving = priority[~keeps[priority]].tolist()
+    if moving:
+        tree = _CodeTree(numbers[keeps], sizes.tolist(), strides.tolist())
+        for item in moving:
+            numbers[item] = tree.take_nearest(int(numbers[item]))
     return numbers[:, None] // strides % sizes
 
 
-def _nearest_free(number: int, sizes: list[int], strides: list[int], taken: set[int]) -> int:
-    for level in range(len(sizes) - 1, -1, -1):
-        # Everything below `level` starts over inside each new prefix, at the item's own codes.
-        own = number // strides[level] % sizes[level]
-        for step in range(1, sizes[level]):
-            moved = number + ((own + step) % sizes[level] - own) * strides[level]
-            free = moved if moved not in taken else _free_below(moved, level, sizes, strides, taken)
-            if free is not None:
-                return free
-    raise AssertionError("more items than codes, which was checked")
+class _CodeTree:
+    """Which codes are taken, counted at every node, so that full branches are skipped without a look inside."""
 
+    def __init__(self, taken: IntArray, sizes: list[int], strides: list[int]) -> None:
+        self._sizes, self._strides = sizes, strides
+        self._num_taken: list[dict[int, int]] = []
+        for stride in strides:
+            nodes, counts = np.unique(taken // stride, return_counts=True)
+            self._num_taken.append(dict(zip(nodes.tolist(), counts.tolist(), strict=True)))
 
-def _free_below(number: int, level: int, sizes: list[int], strides: list[int], taken: set[int]) -> int | None:
-    span = strides[level]
-    start = number - number % span
-    candidates = (start + (number - start + step) % span for step in range(1, span))
-    return next((candidate for candidate in candidates if candidate not in taken), None)
+    def take_nearest(self, number: int) -> int:
+        """Takes the free code nearest to `number`: fewest levels changed, then the next one, cyclically."""
+        level = len(self._sizes) - 1
+        while level > 0 and self._is_full(level - 1, number):  # climb to the deepest branch with a free code
+            level -= 1
+        for deeper in range(level, len(self._sizes)):
+            number = self._first_open(deeper, number)
+        for counts, stride in zip(self._num_taken, self._strides, strict=True):
+            counts[number // stride] = counts.get(number // stride, 0) + 1
+        return number
+
+    def _is_full(self, level: int, number: int) -> bool:
+        """Whether the branch of `number` that fixes the codes of levels 0 to `level` has no free code."""
+        stride = self._strides[level]
+        return self._num_taken[level].get(number // stride, 0) == stride
+
+    def _first_open(self, level: int, number: int) -> int:
+        """The first of `number`, and `number` with its code of `level` advanced cyclically, whose branch is open."""
+        size, stride = self._sizes[level], self._strides[level]
+        own = number // stride % size
+        for step in range(size):
+            moved = number + ((own + step) % size - own) * stride
+            if not self._is_full(level, moved):
+                return moved
+        raise AssertionError("more items than codes, which was checked")

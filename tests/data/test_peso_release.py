@@ -83,6 +83,11 @@ def test_small_release(tmp_path: Path) -> None:
         (BLOCKS[::-1], INDEX, "blocks in order"),
         (BLOCKS, INDEX | {"3": ["<a_0>"]}, "item '3' has 1 codes, others have 2"),
         (BLOCKS, INDEX | {"3": ["<b_0>", "<a_0>"]}, "item '3' has '<b_0>' at level 1"),
+        (BLOCKS, INDEX | {"3": ["<a_0>", "<b_-1>"]}, "item '3' has '<b_-1>' at level 2"),
+        (BLOCKS, INDEX | {"3": ["<a_0>", "<b_99999999999999999999>"]}, "number below 1,000,000"),
+        (BLOCKS, INDEX | {"3": []}, "item '3' needs a list of code tokens"),
+        ([BLOCKS[0], {}], INDEX, "block_1.json: expected a JSON object with at least one entry"),
+        (["[" * 100_000], INDEX, "nested too deep"),
         ([{"7": entry([], ["1", "2"]) | {"current_block": []}}], INDEX, "empty current_block"),
         ([{"7": ["1"]}], INDEX, "user '7' needs 'previous_block'"),
         ([], INDEX, "no \\*.block_N.json file"),
@@ -91,6 +96,37 @@ def test_small_release(tmp_path: Path) -> None:
 def test_broken_release(tmp_path: Path, blocks: list[Any], index: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_peso_release(write_release(tmp_path, blocks, index))
+
+
+def test_previous_block_must_be_what_the_earlier_blocks_say(tmp_path: Path) -> None:
+    for previous in (["1"], ["2", "1"], ["1", "2", "10"]):
+        folder = write_release(tmp_path, [BLOCKS[0], {"7": entry(previous, ["10"])}], INDEX)
+        with pytest.raises(DataError, match=r"block_1.json: previous_block of user '7' has"):
+            read_peso_release(folder)
+
+
+def test_items_that_nobody_took_are_kept(tmp_path: Path) -> None:
+    imported = read_peso_release(write_release(tmp_path, BLOCKS, INDEX | {"shoe": ["<a_5>", "<b_0>"]}))
+    assert imported.dataset.item_ids == ["1", "2", "10", "shoe"]
+    assert imported.level_sizes == (6, 2)
+    assert imported.dataset.item_first_block.tolist() == [0, 0, 1, 2]
+
+
+def test_a_user_named_twice_is_refused(tmp_path: Path) -> None:
+    twice = json.dumps(BLOCKS[0])[:-1] + ", " + json.dumps(BLOCKS[0])[1:]
+    with pytest.raises(DataError, match=r"block_0.json: the key '7' occurs twice"):
+        read_peso_release(write_release(tmp_path, [twice], INDEX))
+
+
+def test_two_data_sets_in_one_folder_are_refused(tmp_path: Path) -> None:
+    folder = write_release(tmp_path, BLOCKS, INDEX)
+    (folder / "y.block_1.json").write_text(json.dumps(BLOCKS[1]))
+    with pytest.raises(DataError, match=r"two files of block 1, x.block_1.json and y.block_1.json"):
+        read_peso_release(folder)
+    (folder / "y.block_1.json").unlink()
+    (folder / "y.index.json").write_text(json.dumps(INDEX))
+    with pytest.raises(DataError, match="holds 2 "):
+        read_peso_release(folder)
 
 
 def test_missing_block(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from peso.data.dataset import Dataset, IntArray
 from peso.errors import DataError
 
 MIN_EVENTS_PER_USER = 2
-_BLOCK_FILE = re.compile(r"\.block_(\d+)\.json$")
-_CODE = re.compile(r"<([a-z])_(\d+)>")
+_BLOCK_FILE = re.compile(r"\.block_([0-9]+)\.json$")
+_CODE = re.compile(r"<([a-z])_([0-9]{1,6})>")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +81,17 @@ def read_peso_release(folder: Path) -> ImportedData:
 
 
 def _block_files(folder: Path) -> list[Path]:
-    numbered = {
-        int(match.group(1)): path for path in sorted(folder.glob("*.json")) if (match := _BLOCK_FILE.search(path.name))
-    }
+    numbered: dict[int, Path] = {}
+    for path in sorted(folder.glob("*.json")):
+        match = _BLOCK_FILE.search(path.name)
+        if match is None:
+            continue
+        other = numbered.setdefault(int(match.group(1)), path)
+        if other is not path:
+            raise DataError(
+                f"{folder} has two files of block {int(match.group(1))}, {other.name} and {path.name}; "
+                "give a folder with one data set."
+            )
     if not numbered:
         raise DataError(f"{folder} holds no *.block_N.json file; give the folder of one released data set.")
     missing = sorted(set(range(max(numbered) + 1)) - set(numbered))
@@ -93,7 +102,7 @@ def _block_files(folder: Path) -> list[Path]:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object_without_repeats)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); "
@@ -101,8 +110,26 @@ def _read_object(path: Path) -> dict[str, Any]:
         ) from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: not UTF-8 text; copy or download it again.") from None
+    except _RepeatedKey as error:
+        raise DataError(f"{path}: the key {error.args[0]!r} occurs twice in one object; merge or remove one.") from None
+    except RecursionError:
+        raise DataError(f"{path}: brackets nested too deep for this layout; copy or download it again.") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the file and its permissions.") from None
     if not isinstance(content, dict) or not content:
         raise DataError(f"{path}: expected a JSON object with at least one entry.")
+    return content
+
+
+class _RepeatedKey(Exception):
+    """A JSON object names one key twice."""
+
+
+def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise _RepeatedKey(next(key for key, count in counts.items() if count > 1))
     return content
 
 
@@ -116,7 +143,7 @@ def _read_index(path: Path) -> dict[str, list[int]]:
         for level, token in enumerate(tokens):
             match = _CODE.fullmatch(token) if isinstance(token, str) else None
             if match is None or ord(match.group(1)) - ord("a") != level:
-                expected = f"<{chr(ord('a') + level)}_NUMBER>"
+                expected = f"<{chr(ord('a') + level)}_NUMBER> with a number below 1,000,000"
                 raise DataError(f"{path}: item {item!r} has {token!r} at level {level + 1}; expected {expected}.")
             codes.append(int(match.group(2)))
         num_levels = num_levels or len(codes)

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 
 from peso.data.simulate import SimulationSettings, simulate
 from peso.data.statistics import block_statistics
+from peso.errors import DataError
+from peso.semantic_ids.catalogue import build_semantic_ids
 
 SETTINGS = SimulationSettings(num_users=200, num_items=400, seed=3)
 
@@ -57,6 +60,44 @@ def test_truth_is_saved(tmp_path: Path) -> None:
     tastes = pl.read_parquet(tmp_path / "truth" / "tastes.parquet")
     assert len(tastes) == 200 * 5
     assert pl.read_parquet(tmp_path / "truth" / "users.parquet")["kind"].to_list() == world.user_kinds.tolist()
+
+
+def test_active_users_have_enough_events_to_be_judged() -> None:
+    dataset = simulate(SETTINGS).dataset
+    counts = np.zeros((dataset.num_users, dataset.num_blocks), dtype=int)
+    np.add.at(counts, (dataset.event_user, dataset.event_block), 1)
+    assert counts[:, 0][counts[:, 0] > 0].min() >= 5
+    assert counts[:, 1:][counts[:, 1:] > 0].min() >= 3
+
+
+def test_the_last_item_says_something_about_the_next() -> None:
+    world = simulate(SETTINGS)
+    dataset = world.dataset
+    same_user = np.diff(dataset.event_user) == 0
+    theme = world.items.theme[dataset.event_item]
+    share = (theme[1:] == theme[:-1])[same_user].mean()
+    by_chance = (np.bincount(theme) / len(theme)) @ (np.bincount(theme) / len(theme))
+    assert share > 0.4 > 5 * by_chance
+
+
+def test_items_of_a_block_are_popular_when_they_are_new() -> None:
+    items = simulate(SETTINGS).items
+    new, old = items.first_block == 1, items.first_block == 0
+    np.testing.assert_allclose(items.popularity(1)[new], 3 * items.appeal[new])
+    np.testing.assert_allclose(items.popularity(2)[new], 2 * items.appeal[new])
+    np.testing.assert_allclose(items.popularity(2)[old], items.appeal[old])
+
+
+@pytest.mark.parametrize("num_items", [1536, 1537, 5000])
+def test_a_large_catalogue_has_a_code_for_every_item(num_items: int) -> None:
+    world = simulate(SimulationSettings(num_users=10, num_items=num_items))
+    ids = build_semantic_ids(world.dataset, world.source_codes, world.level_sizes)
+    assert len(np.unique(ids.codes, axis=0)) == num_items
+
+
+def test_too_few_items_are_refused() -> None:
+    with pytest.raises(DataError, match="simulate more than 20 items"):
+        simulate(SimulationSettings(num_users=10, num_items=20))
 
 
 def test_the_smallest_worlds_are_possible() -> None:

@@ -9,7 +9,7 @@ from peso.data.dataset import IntArray
 
 _NUM_GENRES, _THEMES_PER_GENRE = 12, 8
 _VOLUMES = (2, 6)
-_CODES_PER_THEME = 16
+_LEAST_CODES_PER_THEME = 16
 _GENRES = (
     "Northern Jazz", "Harbour Folk", "Desert Blues", "Chamber Electric", "Alpine Brass", "River Gospel",
     "Midnight Synth", "Island Ska", "Prairie Swing", "Cathedral Choir", "Garage Punk", "Monsoon Raga",
@@ -94,10 +94,13 @@ def make_items(num_items: int, num_blocks: int, later_share: float, random: np.r
     volume = np.concatenate([np.arange(length) for length in lengths])
     theme = series_theme[series]
     genre = theme // _THEMES_PER_GENRE
+    codes_per_theme = _LEAST_CODES_PER_THEME
+    while _NUM_GENRES * _THEMES_PER_GENRE * codes_per_theme < num_items:
+        codes_per_theme *= 2
     place = np.empty(num_items, dtype=np.int64)
     for value in np.unique(theme):
         members = np.flatnonzero(theme == value)
-        place[members] = np.arange(len(members)) % _CODES_PER_THEME
+        place[members] = np.arange(len(members)) % codes_per_theme
     codes = np.stack([genre, theme % _THEMES_PER_GENRE, place], axis=1)
     titles = [
         f"{_GENRES[genre[item]]} {_THEMES[theme[item] % _THEMES_PER_GENRE]}: "
@@ -105,5 +108,5 @@ def make_items(num_items: int, num_blocks: int, later_share: float, random: np.r
         for item in range(num_items)
     ]
     appeal = random.pareto(2.0, size=num_items) + 0.2
-    level_sizes = (_NUM_GENRES, _THEMES_PER_GENRE, _CODES_PER_THEME)
+    level_sizes = (_NUM_GENRES, _THEMES_PER_GENRE, codes_per_theme)
     return Items(genre, theme, series, codes, level_sizes, series_block[series], appeal, titles)

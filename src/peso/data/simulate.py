@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from peso.data.dataset import Dataset, IntArray
 from peso.data.item_world import Items, make_items
+from peso.errors import DataError
 from peso.files import atomic_directory
 
 FloatArray = NDArray[np.float64]
@@ -104,6 +105,9 @@ def simulate(settings: SimulationSettings) -> SimulatedWorld:
 
     Args:
         settings: sizes, drift and seed.
+
+    Raises:
+        DataError: there are too few items for what each user takes, since nobody takes an item twice.
     """
     random = np.random.default_rng(settings.seed)
     items = make_items(settings.num_items, settings.num_blocks, settings.later_item_share, random)
@@ -112,17 +116,24 @@ def simulate(settings: SimulationSettings) -> SimulatedWorld:
     lasting = random.dirichlet(np.full(items.num_genres, 0.3), size=settings.num_users)
     drifting = _drifting_tastes(settings, items.num_genres, random)
 
+    shelves = [_Shelf.of(items, block) for block in range(settings.num_blocks)]
     rows: list[tuple[int, int, int]] = []
     for user in range(settings.num_users):
-        taken: set[int] = set()
+        is_free = np.ones(settings.num_items, dtype=bool)
         last = -1
         for block in np.flatnonzero(active[user]).tolist():
             taste = settings.lasting_share * lasting[user] + (1 - settings.lasting_share) * drifting[block, user]
             least, mean = (5, settings.first_block_events) if block == 0 else (3, settings.later_block_events)
             for _ in range(least + random.poisson(mean - least)):
-                last = _next_item(items, taste, last, block, taken, settings.continuation, random)
-                taken.add(last)
-                rows.append((user, last, block))
+                item = _next_item(items, shelves[block], taste, last, is_free, settings.continuation, random)
+                if item is None:
+                    raise DataError(
+                        f"user number {user} has taken every item that exists by block {block}; simulate more than "
+                        f"{settings.num_items} items, or fewer blocks or events."
+                    )
+                is_free[item] = False
+                rows.append((user, item, block))
+                last = item
     table = np.array(rows, dtype=np.int64)
     dataset = Dataset(
         [f"u{user:05d}" for user in range(settings.num_users)],
@@ -163,39 +174,53 @@ def _drifting_tastes(settings: SimulationSettings, num_genres: int, random: np.r
     return odds / odds.sum(axis=2, keepdims=True)
 
 
+@dataclass(frozen=True)
+class _Shelf:
+    """What can be taken in one block: ascending item numbers by theme and by genre, and popularity, float64 [N]."""
+
+    by_theme: list[IntArray]
+    by_genre: list[IntArray]
+    everything: IntArray
+    popularity: FloatArray
+
+    @classmethod
+    def of(cls, items: Items, block: int) -> "_Shelf":
+        exists = items.first_block <= block
+        return cls(
+            [np.flatnonzero(exists & (items.theme == theme)) for theme in range(items.theme.max() + 1)],
+            [np.flatnonzero(exists & (items.genre == genre)) for genre in range(items.num_genres)],
+            np.flatnonzero(exists),
+            items.popularity(block),
+        )
+
+    def draw(self, among: IntArray, is_free: NDArray[np.bool_], random: np.random.Generator) -> int | None:
+        """A free one of the items, by popularity; None where none is free."""
+        candidates = among[is_free[among]]
+        if len(candidates) == 0:
+            return None
+        weights = self.popularity[candidates].cumsum()
+        return int(candidates[weights.searchsorted(random.random() * weights[-1], side="right")])
+
+
 def _next_item(
     items: Items,
+    shelf: _Shelf,
     taste: FloatArray,
     last: int,
-    block: int,
-    taken: set[int],
+    is_free: NDArray[np.bool_],
     continuation: float,
     random: np.random.Generator,
-) -> int:
+) -> int | None:
     if last >= 0 and random.random() < continuation:
-        following = last + 1  # the next volume has the next number
+        following = last + 1  # the next volume has the next number; a series appears as a whole
         is_same_series = following < items.num_items and items.series[following] == items.series[last]
-        if is_same_series and following not in taken and items.first_block[following] <= block:
+        if is_same_series and is_free[following]:
             return following
-        sibling = _draw(items, items.theme == items.theme[last], block, taken, random)
+        sibling = shelf.draw(shelf.by_theme[items.theme[last]], is_free, random)
         if sibling is not None:
             return sibling
     for genre in random.choice(items.num_genres, size=4, p=taste).tolist():
-        item = _draw(items, items.genre == genre, block, taken, random)
+        item = shelf.draw(shelf.by_genre[genre], is_free, random)
         if item is not None:
             return item
-    item = _draw(items, np.ones(items.num_items, dtype=bool), block, taken, random)
-    assert item is not None, "a user cannot take every item"
-    return item
-
-
-def _draw(
-    items: Items, among: NDArray[np.bool_], block: int, taken: set[int], random: np.random.Generator
-) -> int | None:
-    """One item that exists and was not taken, by its popularity in the block."""
-    candidates = np.flatnonzero(among & (items.first_block <= block))
-    candidates = candidates[[item not in taken for item in candidates.tolist()]]
-    if len(candidates) == 0:
-        return None
-    weights = items.popularity(block)[candidates].cumsum()
-    return int(candidates[np.searchsorted(weights, random.random() * weights[-1], side="right")])
+    return shelf.draw(shelf.everything, is_free, random)

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from peso.data.dataset import Dataset
-from peso.data.examples import targets_of_block
+from peso.data.examples import items_seen_in_training, targets_of_block
 
 
 def block_statistics(dataset: Dataset) -> pl.DataFrame:
@@ -16,15 +16,14 @@ def block_statistics(dataset: Dataset) -> pl.DataFrame:
         earlier block and is no training target of this one).
     """
     rows = []
-    first_blocks = dataset.event_block[dataset.user_offsets[:-1]]
-    trained = np.zeros(dataset.num_items, dtype=bool)
+    first_blocks = np.full(dataset.num_users, dataset.num_blocks)
+    np.minimum.at(first_blocks, dataset.event_user, dataset.event_block)
     for block in range(dataset.num_blocks):
         in_block = dataset.event_block == block
         users = np.unique(dataset.event_user[in_block])
         training = targets_of_block(dataset, block, "train")
         test = targets_of_block(dataset, block, "test")
-        trained[dataset.event_item[training]] = True
-        seen = trained | (dataset.item_first_block < block)
+        seen = items_seen_in_training(dataset, block)
         rows.append(
             {
                 "block": block,

@@ -39,7 +39,7 @@ types: install
 unit: install
 	$(BIN)/pytest
 
-bench: install  ## the studies behind docs/results; hours on two cores
+bench: install  ## the study behind docs/results; about two hours on two cores
 	$(BIN)/python -m benchmarks.releases
 
 clean:

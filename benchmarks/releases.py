@@ -14,6 +14,7 @@ from peso.config import make_config
 from peso.data.sources.peso_release import read_peso_release
 from peso.data.storage import load_dataset, save_dataset
 from peso.experiments.comparisons import make_claims
+from peso.experiments.plots import metric_per_block
 from peso.experiments.report import write_report
 from peso.experiments.results import Variant, group_variants, load_results
 from peso.files import write_json, write_text
@@ -111,6 +112,9 @@ def _write_tables(release: str, workspace: Path, results: Path) -> None:
     }
     lines += ["## Checks", "", *[f"- {name}: {value}" for name, value in checks.items()], ""]
     facts = {"versions": models[0]["versions"], "data_fingerprint": models[0]["data_fingerprint"]}
+    shown = group_variants([record for record in records if record.result["catalogue"] == CATALOGUES[0]])
+    picture = metric_per_block(shown, "ndcg@10", "in_block", f"NDCG@10 on {release}, catalogue {CATALOGUES[0]}")
+    write_text(results / f"{release}.svg", picture)
     write_json(results / f"{release}.json", sections | {"checks": checks} | facts | {"config": models[-1]["config"]})
     write_text(results / f"{release}.md", "\n".join(lines))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 
 from peso.config import RunConfig, dump_config, make_config
@@ -20,9 +20,13 @@ from peso.data.storage import save_dataset
 from peso.errors import WorkspaceError
 from peso.files import read_json
 from peso.lm.backbone import load_backbone
+from peso.methods.registry import build_method
 from peso.semantic_ids.catalogue import build_semantic_ids
+from peso.training.base import load_base, read_base
+from peso.training.materials import load_materials
 from peso.training.recommending import recommend_for_user
 from peso.training.stream import run_stream
+from peso.training.update import run_update
 
 SMALL: dict[str, Any] = {
     "backbone": {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 32, "epochs": 2},
@@ -106,15 +110,23 @@ def test_frozen_never_moves_and_others_do(runs: dict[str, Path]) -> None:
     assert any((values != single[2][name]).any() for name, values in single[0].items())
 
 
-def test_base_weights_stay_what_they_were(workspace: Path, runs: dict[str, Path]) -> None:
-    base = workspace / "bases" / result_of(runs["peso"])["base"]["id"]
-    model, _ = load_backbone(base / "backbone")
+def test_an_update_trains_the_adapter_and_nothing_else(workspace: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    materials = load_materials(workspace, config(method="peso"))
+    model, reader = load_base(materials, read_base(materials, workspace / "bases"))
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    adapted = PeftModel.from_pretrained(model, str(runs["peso"] / "adapters" / "block_2"))
-    after = dict(adapted.get_base_model().named_parameters())
-    for name, values in before.items():
-        twin = next(p for n, p in after.items() if n.replace(".base_layer", "") == name)
-        assert (values == twin).all()
+    method = build_method(materials.config)
+    run_update(materials, reader, model, method, block=1, checkpoint=tmp_path / "checkpoint.safetensors")
+    for name, parameter in model.named_parameters():
+        assert bool((parameter == before[name]).all()) != parameter.requires_grad, name
+
+
+def test_peft_reads_the_adapters(workspace: Path, runs: dict[str, Path]) -> None:
+    backbone, _ = load_backbone(workspace / "bases" / result_of(runs["peso"])["base"]["id"] / "backbone")
+    adapted = PeftModel.from_pretrained(backbone, str(runs["peso"] / "adapters" / "block_2"))
+    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    stored = weights_of(runs["peso"])[2]
+    assert state.keys() == stored.keys()
+    assert all((state[name] == stored[name]).all() for name in stored)
 
 
 def test_strength_zero_is_single_bit_for_bit(workspace: Path, runs: dict[str, Path]) -> None:

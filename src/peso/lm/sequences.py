@@ -8,7 +8,6 @@ there are), at most `max_history + max_targets - 1`. `one_target_per_row` gives 
 Shapes: R rows, B rows of a batch, L tokens, T targets of a batch, M codes per item.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,17 +159,6 @@ class SequenceBuilder:
             torch.from_numpy(self._codes[items[events]]),
             events,
         )
-
-    def training_batches(self, rows: Rows, batch_targets: int, seed: int) -> Iterator[Batch]:
-        """Every row once, in random order, rows of similar length together.
-
-        Args:
-            rows: what to train on.
-            batch_targets: targets per batch, about; a batch closes with the row that reaches it.
-            seed: decides the order.
-        """
-        for chosen in batches_of_similar_length(self.row_lengths(rows), rows.num_targets, batch_targets, seed):
-            yield self.batch(rows.take(chosen))
 
 
 _BATCHES_PER_POOL = 16

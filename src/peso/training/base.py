@@ -66,6 +66,16 @@ def prepare_base(materials: Materials, bases: Path) -> Base:
         if not was_reused:
             remove_leftovers(bases)
             _train_base(materials, folder, bases / f"unfinished-{materials.base_id}")
+    return read_base(materials, bases, was_reused)
+
+
+def read_base(materials: Materials, bases: Path, was_reused: bool = True) -> Base:
+    """The facts of a finished base.
+
+    Raises:
+        WorkspaceError: it is missing or damaged.
+    """
+    folder = bases / materials.base_id
     record = read_json(folder / "base.json", "base checkpoint")
     return Base(materials.base_id, folder, was_reused, record["seconds"], record["num_parameters"], record["epochs"])
 

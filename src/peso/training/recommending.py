@@ -10,7 +10,7 @@ from peso.data.examples import catalogue_items
 from peso.decoding.recommend import Recommender
 from peso.decoding.trie import build_trie
 from peso.errors import WorkspaceError
-from peso.training.base import load_base, prepare_base
+from peso.training.base import load_base, read_base
 from peso.training.materials import load_materials
 from peso.training.outcome import RESULT
 
@@ -37,7 +37,7 @@ def recommend_for_user(workspace: Path, user_id: str, num_items: int, run_id: st
     dataset, config = materials.dataset, materials.config
     user = dataset.user_number(user_id)
     last_block = dataset.num_blocks - 1
-    base = prepare_base(materials, workspace / "bases")
+    base = read_base(materials, workspace / "bases")
     _, reader = load_base(materials, base, folder / "adapters" / f"block_{last_block}")
 
     history = dataset.event_item[dataset.user_offsets[user] : dataset.user_offsets[user + 1]]

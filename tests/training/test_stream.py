@@ -1,6 +1,7 @@
 """A whole run on a small world: resumable to the bit, and what the proximal term does to it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,7 +174,11 @@ def test_killed_runs_resume_to_the_same_numbers(tmp_path: Path, runs: dict[str, 
     (tmp_path / "config.toml").write_text(dump_config(config(method="peso")))
     command = [sys.executable, "-m", "peso", "run", "--workspace", str(workspace)]
     command += ["--config", str(tmp_path / "config.toml")]
-    signs = ["bases/unfinished-*/backbone.safetensors", "runs/*/checkpoint.safetensors", "runs/*/adapters/block_1"]
+    signs = [
+        "bases/unfinished-*/backbone.safetensors",
+        "runs/*/checkpoint_block_1.safetensors",
+        "runs/*/adapters/block_1",
+    ]
     for number, sign in enumerate(signs):
         process = subprocess.Popen(command + ["--resume"] * (number > 0), stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
@@ -207,3 +212,16 @@ def test_recommendations_for_a_user(workspace: Path, runs: dict[str, Path]) -> N
     assert scores == sorted(scores, reverse=True)
     with pytest.raises(WorkspaceError, match="not a finished run"):
         recommend_for_user(workspace, "u00000", 5, "peso-seed9-00000000")
+
+
+def test_a_kill_between_two_writes_leaves_nothing_that_confuses(workspace: Path, tmp_path: Path) -> None:
+    """A stale checkpoint of a finished block, and a leftover of a finished run, are removed and not read."""
+    folder = run_stream(workspace, config(method="single", max_history=7))
+    before = numbers_of(folder)
+    (folder / "result.json").unlink()
+    shutil.rmtree(folder / "adapters" / "block_2")
+    (folder / "checkpoint_block_1.safetensors").write_bytes(b"of a block whose adapter is there")
+    (folder / "measured" / ".tmp-block_1-1-x").mkdir(parents=True)
+    assert run_stream(workspace, config(method="single", max_history=7), resume=True) == folder
+    assert numbers_of(folder) == before
+    assert not list(folder.glob("checkpoint*"))

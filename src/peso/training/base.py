@@ -63,9 +63,11 @@ def prepare_base(materials: Materials, bases: Path) -> Base:
     bases.mkdir(parents=True, exist_ok=True)
     with FileLock(bases / f"{materials.base_id}.lock"):
         was_reused = folder.exists()
+        unfinished = bases / f"unfinished-{materials.base_id}"
         if not was_reused:
             remove_leftovers(bases)
-            _train_base(materials, folder, bases / f"unfinished-{materials.base_id}")
+            _train_base(materials, folder, unfinished)
+        shutil.rmtree(unfinished, ignore_errors=True)
     return read_base(materials, bases, was_reused)
 
 
@@ -148,7 +150,6 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
         seconds = max(time.perf_counter() - started, sum(epoch["seconds"] for epoch in epochs))
         record = {"seconds": seconds, "num_parameters": num_parameters, "epochs": epochs, "config": config.base_part()}
         (temporary / "base.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    shutil.rmtree(unfinished)
 
 
 def _base_stage(

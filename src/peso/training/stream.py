@@ -49,6 +49,7 @@ def run_stream(workspace: Path, config: RunConfig, resume: bool = False) -> Path
     with _claimed(folder):
         if (folder / RESULT).exists():
             if resume:
+                shutil.rmtree(folder / MEASURED, ignore_errors=True)  # a kill may have come after the result
                 return folder
             raise WorkspaceError(f"run {folder.name} is finished already; read {folder / RESULT}, or change the seed.")
         if folder.exists() and not resume:
@@ -71,6 +72,9 @@ def _run_blocks(materials: Materials, base: Base, folder: Path) -> None:
     for block in range(num_blocks):
         adapter = folder / "adapters" / f"block_{block}"
         measured = folder / MEASURED / f"block_{block}"
+        checkpoint = folder / f"checkpoint_block_{block}.safetensors"
+        if adapter.exists():
+            checkpoint.unlink(missing_ok=True)  # a kill may have come between the adapter and this
         if adapter.exists() and measured.exists():
             continue
         if not adapter.exists():
@@ -78,15 +82,12 @@ def _run_blocks(materials: Materials, base: Base, folder: Path) -> None:
             if twin is not None:
                 with atomic_directory(adapter) as temporary:
                     shutil.copytree(twin, temporary, dirs_exist_ok=True)
-                model = None
-        if model is None:
-            is_trained = adapter.exists()
-            previous = adapter if is_trained else adapter.with_name(f"block_{block - 1}")
-            model, reader = load_base(materials, base, previous if previous.exists() else None)
+        if model is None or adapter.exists():  # what is in memory is at most the adapter of the block before
+            stored = adapter if adapter.exists() else adapter.with_name(f"block_{block - 1}")
+            model, reader = load_base(materials, base, stored if stored.exists() else None)
         if not adapter.exists():
             epochs: list[dict[str, Any]] = []
             movement: list[dict[str, Any]] = []
-            checkpoint = folder / "checkpoint.safetensors"
             if block > 0 and method.updates:
                 epochs, movement = run_update(materials, reader, model, method, block, checkpoint)
             seconds = sum(epoch["seconds"] for epoch in epochs)

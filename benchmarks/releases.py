@@ -11,6 +11,7 @@ from typing import Any
 
 from peso.baselines.run import run_baselines
 from peso.config import make_config
+from peso.data.list_rules import ListRules
 from peso.data.sources.peso_release import read_peso_release
 from peso.data.storage import load_dataset, save_dataset
 from peso.experiments.comparisons import make_claims
@@ -20,14 +21,18 @@ from peso.experiments.results import Variant, group_variants, load_results
 from peso.files import write_json, write_text
 from peso.semantic_ids.catalogue import build_semantic_ids
 from peso.training.stream import run_stream
-from peso.types import CatalogueName
+from peso.types import CatalogueName, RepeatsName
 
 RELEASES = {
     "video-games": "Video_Games_cl_0.6_0_5_3_0",
     "cds": "CDs_and_Vinyl_cl_0.6_0_5_3_0",
 }
 METHODS = ("frozen", "single", "peso")
-CATALOGUES: tuple[CatalogueName, ...] = ("all", "known")
+LISTS: dict[str, tuple[CatalogueName, RepeatsName]] = {
+    "released": ("all", "allowed"),
+    "all": ("all", "excluded"),
+    "known": ("known", "excluded"),
+}
 METRICS = ("hit@1", "hit@5", "hit@10", "ndcg@5", "ndcg@10", "mrr@10", "log_likelihood")
 
 
@@ -38,7 +43,7 @@ def main() -> None:
     parser.add_argument("--workspaces", type=Path, default=Path("workspaces"), help="where runs are kept")
     parser.add_argument("--results", type=Path, default=Path("docs/results"), help="where tables are written")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--catalogue", choices=CATALOGUES, action="append", help="default: both")
+    parser.add_argument("--lists", choices=sorted(LISTS), action="append", help="default: every kind")
     arguments = parser.parse_args()
     shared = Path(os.environ.get("PESO_SHARED_DATA", "../shared/data")) / "peso-release"
     if not shared.is_dir():
@@ -47,14 +52,16 @@ def main() -> None:
         workspace = arguments.workspaces / release
         if not (workspace / "data").exists():
             _import(shared / RELEASES[release], workspace)
-        for catalogue in arguments.catalogue or CATALOGUES:
-            run_baselines(load_dataset(workspace / "data"), workspace, catalogue)
+        dataset = load_dataset(workspace / "data")
+        for lists in arguments.lists or LISTS:
+            catalogue, repeats = LISTS[lists]
+            run_baselines(dataset, workspace, ListRules.choose(dataset, catalogue, repeats))
             for seed in range(arguments.seeds):
                 for method in METHODS:
                     overrides = {
                         "method": method,
                         "seed": seed,
-                        "decoding": {"catalogue": catalogue},
+                        "decoding": {"catalogue": catalogue, "repeats": repeats},
                         "evaluation": {"next_block": "log_likelihood"},
                     }
                     run_stream(workspace, make_config(None, overrides), resume=True)
@@ -78,15 +85,16 @@ def _write_tables(release: str, workspace: Path, results: Path) -> None:
         "Written by `python -m benchmarks.releases`; means over blocks 1 to 4 and over seeds.",
         "",
     ]
-    for catalogue in CATALOGUES:
-        variants = group_variants([record for record in records if record.result["catalogue"] == catalogue])
+    names = sorted({record.result["lists"] for record in records if record.result["base"]})
+    for name in names:
+        variants = group_variants([record for record in records if record.result["lists"] == name])
         if not any(not variant.is_rival for variant in variants):
             continue
         rows = [_row(variant) for variant in variants]
         claims = [claim.sentence + f" ({claim.protocol}, {claim.comparison.metric})" for claim in make_claims(variants)]
-        sections[catalogue] = {"methods": rows, "claims": claims}
+        sections[name] = {"methods": rows, "claims": claims}
         columns = [*METRICS, "next_block_log_likelihood", "update_seconds", "test_seconds", "peak_gb"]
-        lines += [f"## Catalogue `{catalogue}`", "", "| method | seeds | " + " | ".join(columns) + " |"]
+        lines += [f"## Lists: {name}", "", "| method | seeds | " + " | ".join(columns) + " |"]
         lines += ["|---" * (len(columns) + 2) + "|"]
         lines += [
             f"| {row['method']} | {row['seeds']} | " + " | ".join(_cell(row[c]) for c in columns) + " |" for row in rows
@@ -112,8 +120,8 @@ def _write_tables(release: str, workspace: Path, results: Path) -> None:
     }
     lines += ["## Checks", "", *[f"- {name}: {value}" for name, value in checks.items()], ""]
     facts = {"versions": models[0]["versions"], "data_fingerprint": models[0]["data_fingerprint"]}
-    shown = group_variants([record for record in records if record.result["catalogue"] == CATALOGUES[0]])
-    picture = metric_per_block(shown, "ndcg@10", "in_block", f"NDCG@10 on {release}, catalogue {CATALOGUES[0]}")
+    shown = group_variants([record for record in records if record.result["lists"] == names[0]])
+    picture = metric_per_block(shown, "ndcg@10", "in_block", f"NDCG@10 on {release}; lists: {names[0]}")
     write_text(results / f"{release}.svg", picture)
     write_json(results / f"{release}.json", sections | {"checks": checks} | facts | {"config": models[-1]["config"]})
     write_text(results / f"{release}.md", "\n".join(lines))

@@ -11,7 +11,15 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from peso.errors import ConfigError
-from peso.types import CatalogueName, MethodName, NextBlockDetail, Normaliser, ProximalScaling, TemplateName
+from peso.types import (
+    CatalogueName,
+    MethodName,
+    NextBlockDetail,
+    Normaliser,
+    ProximalScaling,
+    RepeatsName,
+    TemplateName,
+)
 
 
 class _Section(BaseModel):
@@ -95,6 +103,8 @@ class DecodingConfig(_Section):
     """Beams kept per user while decoding; at least num_recommendations."""
     catalogue: CatalogueName = "known"
     """Which items may be named."""
+    repeats: RepeatsName = "auto"
+    """Whether lists may name what the user already took; the released code allows it."""
     batch_users: int = Field(64, ge=1)
     """Users decoded together."""
 

@@ -14,6 +14,9 @@ Normaliser = Literal["level", "vocabulary"]
 CatalogueName = Literal["known", "all"]
 """What decoding may name: items that occur in any block so far, or the whole index (as the authors' release)."""
 
+RepeatsName = Literal["auto", "allowed", "excluded"]
+"""Whether a list may name what its user already took; "auto" excludes it if nobody took an item twice in block 0."""
+
 ProximalScaling = Literal["paper", "official", "normalised", "l2"]
 """How the proximal term weighs its groups; see `peso.methods.proximal`."""
 

@@ -11,9 +11,13 @@ from peso.baselines.run import BASELINES, run_baselines
 from peso.baselines.successor import Successor
 from peso.data.dataset import Dataset
 from peso.data.examples import targets_of_block
+from peso.data.list_rules import ListRules
 from peso.data.sources.peso_release import read_peso_release
 from peso.files import read_json
 from worlds import tiny_dataset
+
+KNOWN = ListRules("known", excludes_history=False)
+NAMES = ("popular", "popular_in_block", "successor")
 
 
 def by_hand() -> Dataset:
@@ -78,8 +82,8 @@ def test_lists_of_test_targets_do_not_depend_on_the_test_events(baseline: type) 
 
 def test_results_are_written_once_per_data_and_match_their_rows(tmp_path: Path) -> None:
     dataset = tiny_dataset(30, 40, 3)
-    folders = run_baselines(dataset, tmp_path, "known")
-    assert [folder.name for folder in folders] == ["popular-known", "popular_in_block-known", "successor-known"]
+    folders = run_baselines(dataset, tmp_path, KNOWN)
+    assert [folder.name for folder in folders] == [f"{name}-known-repeats-allowed" for name in NAMES]
     for folder in folders:
         result = read_json(folder / "result.json", "result")
         targets = pl.read_parquet(folder / "targets.parquet").filter(protocol="in_block", block=2)
@@ -92,15 +96,29 @@ def test_results_are_written_once_per_data_and_match_their_rows(tmp_path: Path) 
         assert recommended["position"].max() == 10
         assert recommended["score"].null_count() == len(recommended)
     written = [(folder / "result.json").stat().st_mtime_ns for folder in folders]
-    assert [(f / "result.json").stat().st_mtime_ns for f in run_baselines(dataset, tmp_path, "known")] == written
+    assert [(f / "result.json").stat().st_mtime_ns for f in run_baselines(dataset, tmp_path, KNOWN)] == written
     other = tiny_dataset(30, 40, 3, seed=1)
-    run_baselines(other, tmp_path, "known")
+    run_baselines(other, tmp_path, KNOWN)
     assert read_json(folders[0] / "result.json", "result")["data_fingerprint"] == other.fingerprint
+
+
+def test_lists_leave_out_what_the_user_took(tmp_path: Path) -> None:
+    dataset = tiny_dataset(30, 40, 3)
+    for folder in run_baselines(dataset, tmp_path, ListRules("known", excludes_history=True)):
+        lists = pl.read_parquet(folder / "recommendations.parquet")
+        for row in lists.iter_rows(named=True):
+            user = dataset.user_number(row["user_id"])
+            tested = targets_of_block(dataset, row["model_block"], "test")
+            target = tested[dataset.event_user[tested] == user][0]
+            history = dataset.event_item[dataset.user_offsets[user] : target]
+            assert dataset.item_ids.index(row["item_id"]) not in history.tolist()
+        assert lists.group_by("user_id", "model_block").len()["len"].max() == 10
 
 
 def test_real_release(shared_data: Path, tmp_path: Path) -> None:
     imported = read_peso_release(shared_data / "peso-release" / "Video_Games_cl_0.6_0_5_3_0")
-    results = [read_json(f / "result.json", "result") for f in run_baselines(imported.dataset, tmp_path, "all")]
+    rules = ListRules("all", excludes_history=False)
+    results = [read_json(f / "result.json", "result") for f in run_baselines(imported.dataset, tmp_path, rules)]
     popular, in_block, successor = (result["mean"]["ndcg@10"] for result in results)
     assert popular == pytest.approx(0.0130, abs=0.0002)
     assert in_block == pytest.approx(0.0162, abs=0.0002)

@@ -6,10 +6,13 @@ from peso.data.dataset import Dataset
 from peso.data.examples import (
     all_events_of_block,
     catalogue_items,
+    has_repeats,
     history_starts,
     items_seen_in_training,
+    items_taken_before,
     targets_of_block,
 )
+from peso.data.list_rules import ListRules
 from worlds import tiny_dataset
 
 
@@ -67,3 +70,16 @@ def test_catalogues() -> None:
     assert catalogue_items(dataset, "known", 0).tolist() == [0, 1, 2, 3]
     assert catalogue_items(dataset, "known", 1).tolist() == list(range(9))
     assert catalogue_items(dataset, "all", 0).tolist() == list(range(10))
+
+
+def test_repeats_are_found_within_a_block_only() -> None:
+    items, blocks = np.array([0, 1, 0, 2, 1, 2]), np.array([0, 0, 1, 1, 0, 0])
+    users = np.array([0, 0, 0, 0, 1, 1])
+    dataset = Dataset(("a", "b"), ("x", "y", "z"), ("", "", ""), users, items, blocks, 2)
+    assert not has_repeats(dataset)
+    assert ListRules.choose(dataset, "all", "auto").excludes_history
+    assert [list(taken) for taken in items_taken_before(dataset, np.array([0, 3, 5]))] == [[], [0, 1, 0], [1]]
+    again = Dataset(("a", "b"), ("x", "y", "z"), ("", "", ""), users, items, np.array([0, 0, 0, 1, 0, 0]), 2)
+    assert has_repeats(again)
+    assert not ListRules.choose(again, "all", "auto").excludes_history
+    assert ListRules.choose(again, "all", "excluded").excludes_history

@@ -49,9 +49,10 @@ def search(
     allowed: np.ndarray,
     width: int,
     k: int,
+    excluded: Sequence[np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     config = DecodingConfig(num_recommendations=k, beam_width=width, batch_users=3)
-    return Recommender(model, vocabulary, config).recommend(prompts, build_trie(tiny_codes(), allowed))
+    return Recommender(model, vocabulary, config).recommend(prompts, build_trie(tiny_codes(), allowed), excluded)
 
 
 @torch.inference_mode()
@@ -92,6 +93,20 @@ def test_every_beam_is_a_real_and_distinct_item(width: int) -> None:
         assert len(set(row.tolist())) == 10
         assert set(row.tolist()) <= set(allowed.tolist())
     assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_left_out_items_make_room_for_the_next_best() -> None:
+    model, builder, vocabulary = world()
+    allowed = np.arange(0, 40, 2)
+    prompts = [builder.prompt(history) for history in HISTORIES]
+    excluded = [np.array([4, 6, 8]), np.array([38]), np.arange(0, 30), np.array([], dtype=np.int64)]
+    items, scores = search(model, vocabulary, prompts, allowed, 40, 10, excluded)
+    for number, prompt in enumerate(prompts):
+        kept = allowed[~np.isin(allowed, excluded[number])]
+        exact = brute_force(model, vocabulary, prompt, kept)
+        expected = kept[np.argsort(-exact)][:10].tolist()
+        assert items[number].tolist() == expected + [-1] * (10 - len(expected))
+        np.testing.assert_allclose(scores[number, : len(expected)], np.sort(exact)[::-1][:10], atol=1e-5)
 
 
 def test_a_short_catalogue_fills_up_with_nothing() -> None:

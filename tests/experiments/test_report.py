@@ -14,6 +14,7 @@ from peso.baselines.run import run_baselines
 from peso.config import make_config
 from peso.data.dataset import Dataset
 from peso.data.examples import all_events_of_block, items_seen_in_training, targets_of_block
+from peso.data.list_rules import ListRules
 from peso.data.storage import save_dataset
 from peso.errors import WorkspaceError
 from peso.evaluation.summary import mean_over_blocks, summarise
@@ -68,7 +69,7 @@ def write_run(workspace: Path, dataset: Dataset, method: str, seed: int, **overr
     ratio = 0.1 if method == "peso" else None
     epoch = {"train_loss": 5.0, "valid_loss": 6.0, "gradient_ratio": ratio, "seconds": 1.0, "selected": True}
     result = {
-        "run_id": folder.name, "method": method, "seed": seed, "catalogue": "known", "beam_width": 50,
+        "run_id": folder.name, "method": method, "seed": seed, "lists": "known, repeats allowed", "beam_width": 50,
         "mean": mean_over_blocks(blocks), "mean_next_block": mean_over_blocks(following),
         "blocks": blocks, "next_block": following, "invalid_items": 0, "duplicate_items": 0,
         "base": {"id": "b", "reused": False, "seconds": 10.0, "num_parameters": 100},
@@ -111,7 +112,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (0, 1):
         for method in ("frozen", "single", "peso"):
             write_run(folder, dataset, method, seed)
-    run_baselines(dataset, folder, "known")
+    run_baselines(dataset, folder, ListRules("known", excludes_history=False))
     return folder
 
 

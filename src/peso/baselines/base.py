@@ -10,10 +10,7 @@ from peso.data.examples import targets_of_block
 
 
 class Baseline(ABC):
-    """A rival for the model after one block; it may count exactly what that model may have trained on.
-
-    Lists are not filtered by the user's history, as the models' lists are not.
-    """
+    """A rival for the model after one block; it may count exactly what that model may have trained on."""
 
     name: ClassVar[str]
     """Its name in results."""

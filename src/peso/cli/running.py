@@ -16,6 +16,9 @@ def run(
     ] = None,
     strength: Annotated[float | None, typer.Option(help="Strength (lambda) of the proximal term.")] = None,
     catalogue: Annotated[str | None, typer.Option(help="Items that may be named: known or all.")] = None,
+    repeats: Annotated[
+        str | None, typer.Option(help="Naming what the user already took: auto, allowed or excluded.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.  [default: 0]")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file; flags win over it.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
@@ -29,7 +32,7 @@ def run(
         "seed": seed,
         "proximal": {"scaling": proximal, "strength": strength},
     }
-    overrides["decoding"] = {"catalogue": catalogue}
+    overrides["decoding"] = {"catalogue": catalogue, "repeats": repeats}
     chosen = make_config(config, _without_none(overrides))
     show_progress()
 
@@ -64,17 +67,22 @@ def runs(workspace: WorkspaceOption, json: JsonOption = False) -> None:
 def baselines(
     workspace: WorkspaceOption,
     catalogue: Annotated[str, typer.Option(help="Items that may be named: known or all.")] = "known",
+    repeats: Annotated[
+        str, typer.Option(help="Naming what the user already took: auto, allowed or excluded.")
+    ] = "auto",
     json: JsonOption = False,
 ) -> None:
     """Measure the rivals without a network: popularity so far, popularity in the block, successor counts."""
     from peso.baselines.run import run_baselines
     from peso.config import make_config
+    from peso.data.list_rules import ListRules
     from peso.data.storage import load_dataset
     from peso.experiments.results import list_runs
     from peso.files import read_json
 
-    checked = make_config(None, {"decoding": {"catalogue": catalogue}})
-    folders = run_baselines(load_dataset(workspace / "data"), workspace, checked.decoding.catalogue)
+    checked = make_config(None, {"decoding": {"catalogue": catalogue, "repeats": repeats}}).decoding
+    dataset = load_dataset(workspace / "data")
+    folders = run_baselines(dataset, workspace, ListRules.choose(dataset, checked.catalogue, checked.repeats))
     if json:
         print_json([read_json(folder / "result.json", "rival's result") for folder in folders])
     else:
@@ -86,15 +94,15 @@ def baselines(
 def report(workspace: WorkspaceOption, json: JsonOption = False) -> None:
     """Write report.html: figures, comparisons and example users of all runs of a workspace."""
     from peso.baselines.run import run_baselines
+    from peso.data.list_rules import ListRules
     from peso.data.storage import load_dataset
     from peso.experiments.report import write_report
     from peso.experiments.results import load_results
 
     dataset = load_dataset(workspace / "data")
-    for catalogue in sorted(
-        {record.result["catalogue"] for record in load_results(workspace) if record.result["base"]}
-    ):
-        run_baselines(dataset, workspace, catalogue)
+    decodings = [r.result["config"]["decoding"] for r in load_results(workspace) if r.result["base"]]
+    for rules in {ListRules.choose(dataset, d["catalogue"], d["repeats"]) for d in decodings}:
+        run_baselines(dataset, workspace, rules)
     path = write_report(workspace)
     if json:
         print_json({"report": str(path)})

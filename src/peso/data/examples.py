@@ -88,3 +88,16 @@ def catalogue_items(dataset: Dataset, catalogue: CatalogueName, block: int) -> I
     if catalogue == "all":
         return np.arange(dataset.num_items)
     return np.flatnonzero(dataset.item_first_block <= block)
+
+
+def has_repeats(dataset: Dataset, block: int = 0) -> bool:
+    """Whether any user took an item twice within a block."""
+    events = np.flatnonzero(dataset.event_block == block)
+    pairs = dataset.event_user[events].astype(np.int64) * dataset.num_items + dataset.event_item[events]
+    return len(np.unique(pairs)) < len(pairs)
+
+
+def items_taken_before(dataset: Dataset, targets: IntArray) -> list[IntArray]:
+    """The items of each target's user before it, the whole history, oldest first."""
+    starts = dataset.user_offsets[dataset.event_user[targets]]
+    return [dataset.event_item[start:target] for start, target in zip(starts, targets, strict=True)]

@@ -43,6 +43,7 @@ def beam_search(
     level_token_ids: list[Tensor],
     beam_width: int,
     num_results: int,
+    excluded: Tensor | None = None,
 ) -> BeamResult:
     """Decodes the best items for a batch of histories.
 
@@ -54,6 +55,7 @@ def beam_search(
         level_token_ids: per level, int64 [C], the token of each code.
         beam_width: beams kept per user K, at least `num_results`.
         num_results: list length k.
+        excluded: int64 [B, E], items that each user's list must not name, filled with -1.
     """
     num_users, longest = prompts.shape
     cache = DynamicCache(config=model.config)
@@ -67,9 +69,11 @@ def beam_search(
     for level in range(trie.num_levels):
         logits_BKC = functional.linear(hidden, head_rows(model, level_token_ids[level])).float()
         log_probabilities = functional.log_softmax(logits_BKC, dim=-1)
-        step = _best_children(trie, level, nodes, scores, log_probabilities, beam_width)
+        is_last = level == trie.num_levels - 1
+        left_out = excluded if is_last else None
+        step = _best_children(trie, level, nodes, scores, log_probabilities, beam_width, left_out)
         nodes, scores = step.nodes, step.scores
-        if level == trie.num_levels - 1:
+        if is_last:
             break
         width = nodes.shape[1]
         inherited = can_see_beams.gather(1, step.parent[..., None].expand(-1, -1, can_see_beams.shape[2]))
@@ -94,7 +98,13 @@ class _Step:
 
 
 def _best_children(
-    trie: Trie, level: int, nodes: Tensor, scores: Tensor, log_probabilities: Tensor, beam_width: int
+    trie: Trie,
+    level: int,
+    nodes: Tensor,
+    scores: Tensor,
+    log_probabilities: Tensor,
+    beam_width: int,
+    left_out: Tensor | None,
 ) -> _Step:
     num_users, width = nodes.shape
     is_beam = torch.isfinite(scores).flatten()
@@ -104,6 +114,8 @@ def _best_children(
     child_scores = scores.flatten()[beam] + log_probabilities.flatten(0, 1)[beam, children.code]
 
     user = beam // width
+    if left_out is not None:
+        child_scores = child_scores.masked_fill(_is_listed(left_out, user, trie.leaf_items[children.node]), _NO_BEAM)
     counts = torch.bincount(user, minlength=num_users)
     slot = torch.arange(len(user)) - (torch.cumsum(counts, 0) - counts)[user]
     padded = torch.full((num_users, int(counts.max())), _NO_BEAM)
@@ -114,6 +126,13 @@ def _best_children(
     best, chosen_slot = padded.topk(min(beam_width, padded.shape[1]), dim=1)
     chosen = child_number.gather(1, chosen_slot)
     return _Step(beam[chosen] % width, children.code[chosen], children.node[chosen], best)
+
+
+def _is_listed(table: Tensor, row: Tensor, item: Tensor) -> Tensor:
+    """Whether row `row[e]` of a table [B, E] filled with -1 holds `item[e]`; bool, shaped like `row`."""
+    stride = int(torch.maximum(table.amax() if table.numel() else item.amax(), item.amax())) + 2
+    keys = torch.arange(len(table))[:, None] * stride + table + 1
+    return torch.isin(row * stride + item + 1, keys)
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:

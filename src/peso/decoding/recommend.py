@@ -13,6 +13,8 @@ from peso.decoding.beam import beam_search
 from peso.decoding.trie import Trie
 from peso.lm.vocabulary import Vocabulary
 
+_NO_ITEM = -1
+
 
 class Recommender:
     """Decodes recommendations for many histories with one model."""
@@ -31,13 +33,18 @@ class Recommender:
         self._config = config
 
     def recommend(
-        self, prompts: Sequence[NDArray[np.int64]], trie: Trie
+        self,
+        prompts: Sequence[NDArray[np.int64]],
+        trie: Trie,
+        excluded: Sequence[NDArray[np.int64]] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The best items for each history.
 
         Args:
             prompts: token ids of each history (see `SequenceBuilder.prompt`).
             trie: the items that may be named.
+            excluded: items that must not be named, per history; k others are certain to be found while the beam
+                width is at least k more than these.
 
         Returns:
             Items, int64 [len(prompts), k], best first, -1 where the catalogue is smaller than k; and their
@@ -53,18 +60,20 @@ class Recommender:
             chosen = order[start : start + self._config.batch_users]
             result = beam_search(
                 self._model,
-                self._padded([prompts[number] for number in chosen]),
+                _padded([prompts[number] for number in chosen], self._pad),
                 torch.from_numpy(lengths[chosen]),
                 trie,
                 self._level_token_ids,
                 self._config.beam_width,
                 k,
+                None if excluded is None else _padded([excluded[number] for number in chosen], _NO_ITEM),
             )
             items[chosen], scores[chosen] = result.items.numpy(), result.scores.numpy()
         return items, scores
 
-    def _padded(self, prompts: Sequence[NDArray[np.int64]]) -> Tensor:
-        rows = np.full((len(prompts), max(map(len, prompts))), self._pad, dtype=np.int64)
-        for number, prompt in enumerate(prompts):
-            rows[number, : len(prompt)] = prompt
-        return torch.from_numpy(rows)
+
+def _padded(rows: Sequence[NDArray[np.int64]], filler: int) -> Tensor:
+    table = np.full((len(rows), max(map(len, rows))), filler, dtype=np.int64)
+    for number, row in enumerate(rows):
+        table[number, : len(row)] = row
+    return torch.from_numpy(table)

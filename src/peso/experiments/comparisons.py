@@ -42,7 +42,7 @@ def make_claims(variants: Sequence[Variant]) -> list[Claim]:
             continue
         for theirs in variants:
             is_wanted = theirs.method in ("frozen", "successor") or (theirs.method == "single" != ours.method)
-            if not is_wanted or theirs.catalogue != ours.catalogue:
+            if not is_wanted or theirs.lists != ours.lists:
                 continue
             for protocol, metric in (("in_block", "ndcg@10"), ("next_block", "log_likelihood")):
                 if metric == "log_likelihood" and theirs.is_rival:

@@ -50,7 +50,7 @@ def write_report(workspace: Path) -> Path:
     dataset = load_dataset(workspace / "data")
     semantic_ids = load_semantic_ids(workspace / "data" / "semantic_ids", dataset.item_ids)
     models = [record for record in records if record.result["seed"] is not None]
-    sections = [_section(name, records) for name in sorted({model.result["catalogue"] for model in models})]
+    sections = [_section(name, records) for name in sorted({model.result["lists"] for model in models})]
     shown = _shown_run(models)
     environment = Environment(
         loader=PackageLoader("peso.experiments"), autoescape=select_autoescape(["jinja"]), undefined=StrictUndefined
@@ -68,13 +68,13 @@ def write_report(workspace: Path) -> Path:
     return workspace / REPORT
 
 
-def _section(catalogue: str, records: list[RunRecord]) -> dict[str, Any]:
-    """Everything about the runs that may name the same items, so that they can be compared."""
-    variants = group_variants([record for record in records if record.result["catalogue"] == catalogue])
+def _section(lists: str, records: list[RunRecord]) -> dict[str, Any]:
+    """Everything about the runs whose lists follow the same rules, so that they can be compared."""
+    variants = group_variants([record for record in records if record.result["lists"] == lists])
     updated = [variant for variant in variants if not variant.is_rival]
     claims = make_claims(variants)
     return {
-        "catalogue": catalogue,
+        "lists": lists,
         "variants": variants,
         "claims": claims,
         "summary": _summary(updated, claims),

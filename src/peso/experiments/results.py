@@ -12,7 +12,7 @@ from peso.errors import WorkspaceError
 from peso.files import read_json
 
 RESULT = "result.json"
-MEASURES_NOT_COMPARED = ("seed", "decoding.catalogue")
+MEASURES_NOT_COMPARED = ("seed", "decoding.catalogue", "decoding.repeats")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +46,13 @@ class Variant:
     Attributes:
         name: the method, with what sets the variant apart from others of its method.
         method: the method or rival.
-        catalogue: what decoding may name.
+        lists: what its lists may name.
         runs: at least one, by seed.
     """
 
     name: str
     method: str
-    catalogue: str
+    lists: str
     runs: Sequence[RunRecord]
 
     @property
@@ -93,7 +93,7 @@ def group_variants(records: Sequence[RunRecord]) -> list[Variant]:
         flat = {k: v for k, v in _flatten(record.result["config"]).items() if k not in MEASURES_NOT_COMPARED}
         if record.result["method"] != "peso":
             flat = {k: v for k, v in flat.items() if not k.startswith("proximal.")}
-        key = (record.result["method"], record.result["catalogue"], repr(sorted(flat.items())))
+        key = (record.result["method"], record.result["lists"], repr(sorted(flat.items())))
         groups.setdefault(key, []).append(record)
         settings[key] = flat
     variants = []
@@ -129,7 +129,7 @@ def list_runs(workspace: Path) -> pl.DataFrame:
                 "finished": "yes" if finished else "no",
                 "method": result.get("method"),
                 "seed": result.get("seed"),
-                "catalogue": result.get("catalogue"),
+                "lists": result.get("lists"),
                 "ndcg@10": result.get("mean", {}).get("ndcg@10"),
                 "hit@10": result.get("mean", {}).get("hit@10"),
                 "log_likelihood": result.get("mean", {}).get("log_likelihood"),

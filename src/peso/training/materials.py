@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peso.config import RunConfig
 from peso.data.dataset import Dataset
+from peso.data.list_rules import ListRules
 from peso.data.storage import load_dataset
 from peso.files import hash_of_json
 from peso.lm.likelihood import CodeLikelihood
@@ -35,6 +36,11 @@ class Materials:
     def data_fingerprint(self) -> str:
         """Changes when an event, an id, a title or a code does."""
         return hash_of_json([self.dataset.fingerprint, self.semantic_ids.fingerprint])
+
+    @cached_property
+    def list_rules(self) -> ListRules:
+        """What recommended lists may name."""
+        return ListRules.choose(self.dataset, self.config.decoding.catalogue, self.config.decoding.repeats)
 
     @cached_property
     def base_id(self) -> str:

@@ -9,7 +9,6 @@ import polars as pl
 from peso.data.dataset import IntArray
 from peso.data.examples import (
     all_events_of_block,
-    catalogue_items,
     history_starts,
     items_seen_in_training,
     targets_of_block,
@@ -65,7 +64,7 @@ def _measure(
     num_invalid = num_duplicates = 0
     recommendations = None
     if is_listed:
-        allowed = catalogue_items(dataset, config.decoding.catalogue, block)
+        allowed = materials.list_rules.allowed(dataset, block)
         trie = build_trie(materials.semantic_ids.codes, allowed)
         lists, scores = recommend_for(materials, reader, targets, trie)
         num_invalid, num_duplicates = count_defects(lists, allowed)
@@ -92,8 +91,9 @@ def recommend_for(materials: Materials, reader: Reader, targets: IntArray, trie:
     dataset, config = materials.dataset, materials.config
     starts = history_starts(dataset, targets, config.max_history)
     histories = [dataset.event_item[start:target] for start, target in zip(starts, targets, strict=True)]
+    excluded = materials.list_rules.excluded(dataset, targets)
     recommender = Recommender(reader.model, reader.builder.vocabulary, config.decoding)
-    return recommender.recommend([reader.builder.prompt(history) for history in histories], trie)
+    return recommender.recommend([reader.builder.prompt(history) for history in histories], trie, excluded)
 
 
 def count_defects(lists: IntArray, allowed: IntArray) -> tuple[int, int]:

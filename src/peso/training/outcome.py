@@ -86,7 +86,7 @@ def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes
         "run_id": folder.name,
         "method": config.method,
         "seed": config.seed,
-        "catalogue": config.decoding.catalogue,
+        "lists": materials.list_rules.name,
         "beam_width": config.decoding.beam_width,
         "mean": mean_over_blocks(in_block),
         "mean_next_block": mean_over_blocks(next_block),

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from peso.config import make_config
-from peso.data.examples import catalogue_items
 from peso.decoding.recommend import Recommender
 from peso.decoding.trie import build_trie
 from peso.errors import WorkspaceError
@@ -44,9 +43,10 @@ def recommend_for_user(workspace: Path, user_id: str, num_items: int, run_id: st
     decoding = config.decoding.model_copy(
         update={"num_recommendations": num_items, "beam_width": max(num_items, config.decoding.beam_width)}
     )
-    trie = build_trie(materials.semantic_ids.codes, catalogue_items(dataset, decoding.catalogue, last_block))
+    trie = build_trie(materials.semantic_ids.codes, materials.list_rules.allowed(dataset, last_block))
     recommender = Recommender(reader.model, reader.builder.vocabulary, decoding)
-    items, scores = recommender.recommend([reader.builder.prompt(history[-config.max_history :])], trie)
+    prompt = reader.builder.prompt(history[-config.max_history :])
+    items, scores = recommender.recommend([prompt], trie, [history] if materials.list_rules.excludes_history else None)
 
     def named(item: int) -> dict[str, Any]:
         return {"item_id": dataset.item_ids[item], "title": dataset.titles[item]}

@@ -39,14 +39,12 @@ class BackboneConfig(_Section):
     """Attention heads of the embedded backbone; must divide hidden_size."""
     intermediate_size: int = Field(256, ge=8)
     """Width of the embedded backbone's feed-forward layers."""
-    attention_dropout: float = Field(0.1, ge=0, lt=1)
-    """Dropout on attention weights while the embedded backbone trains from scratch."""
-    epochs: int = Field(8, ge=1)
+    epochs: int = Field(10, ge=1)
     """Passes over block 0 when training from scratch; the pass with the best validation loss is kept."""
     learning_rate: float = Field(2e-3, gt=0)
     """Peak learning rate when training from scratch."""
-    weight_decay: float = Field(0.05, ge=0)
-    """AdamW weight decay when training from scratch."""
+    weight_decay: float = Field(0.7, ge=0)
+    """AdamW weight decay when training from scratch; strong, because block 0 is small for a language model."""
 
 
 class AdapterConfig(_Section):

@@ -53,7 +53,7 @@ def tiny_backbone(
     level_sizes: tuple[int, ...] = LEVEL_SIZES, seed: int = 0, spread: float = 0.3
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     """An untrained two-layer Llama with weights spread enough for scores to differ."""
-    config = BackboneConfig(hidden_size=16, num_layers=2, num_heads=2, intermediate_size=24, attention_dropout=0.0)
+    config = BackboneConfig(hidden_size=16, num_layers=2, num_heads=2, intermediate_size=24)
     model, tokenizer = build_backbone(config, level_sizes, seed)
     assert isinstance(model, LlamaForCausalLM)
     generator = torch.Generator().manual_seed(seed)

@@ -77,6 +77,12 @@ class TrainingConfig(_Section):
     """Share of the steps with a linearly rising rate; a cosine falls to zero after it."""
     batch_targets: int = Field(256, ge=1)
     """Targets per optimizer step."""
+    targets_per_row: int = Field(20, ge=1)
+    """Consecutive targets of one user that share a forward pass, at most; each sees its last max_history items, and
+    later ones of a row up to targets_per_row - 1 more. 1 is the plain way: one example per target."""
+    line_tokens: int = Field(0, ge=0)
+    """Users share a line of up to this many tokens (without seeing each other); 0 gives each user a line of its own,
+    which is faster on a CPU."""
     max_gradient_norm: float = Field(1.0, gt=0)
     """Cross-entropy gradients longer than this are scaled down to it."""
     normaliser: Normaliser = "level"

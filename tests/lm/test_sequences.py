@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from peso.data.examples import targets_of_block
+from peso.lm.batching import batches_of_similar_length
 from peso.lm.likelihood import CodeLikelihood
-from peso.lm.sequences import Rows, batches_of_similar_length, many_targets_per_row, one_target_per_row
+from peso.lm.rows import Rows, many_targets_per_row, one_target_per_row
 from peso.lm.templates import INSTRUCT_SUFFIX
 from peso.types import TemplateName
 from worlds import tiny_backbone, tiny_builder, tiny_codes, tiny_dataset

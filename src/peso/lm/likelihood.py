@@ -38,7 +38,7 @@ class CodeLikelihood:
         Returns:
             float32 [T, M] in nats; the sum over M is -log p(item | history), the paper's loss of a target.
         """
-        hidden_BLD = body_of(model)(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+        hidden_BLD = hidden_states(model, batch)
         answers_TMD = hidden_BLD.flatten(0, 1)[batch.answer_index]
         if self.normaliser == "vocabulary":
             every_token = torch.arange(model.get_output_embeddings().weight.shape[0])
@@ -52,3 +52,15 @@ class CodeLikelihood:
             logits_TC = functional.linear(answers_TMD[:, level], head_rows(model, token_ids)).float()
             losses_by_level.append(functional.cross_entropy(logits_TC, batch.codes[:, level], reduction="none"))
         return torch.stack(losses_by_level, dim=1)
+
+
+def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """The states from which codes are predicted, [B, L, D] after the final norm."""
+    if batch.visibility is None:
+        return body_of(model)(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+    return body_of(model)(
+        input_ids=batch.input_ids,
+        position_ids=batch.position_ids,
+        attention_mask=batch.visibility.dense_mask(model.dtype),
+        use_cache=False,
+    ).last_hidden_state

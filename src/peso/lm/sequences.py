@@ -1,13 +1,13 @@
-"""Histories and targets as rows of token ids: what the model reads, and where its answers stand.
+"""Histories and targets as lines of token ids: what the model reads, and where its answers stand.
 
-With a flat template (`sid`) a row holds a stretch of one user's items, and every target in the stretch is predicted
-in the same pass. A target then sees all items of its row before it: at least its last `max_history` items (or all
-there are), at most `max_history + max_targets - 1`. `one_target_per_row` gives each target a row with exactly its last
-`max_history` items: the plain way, used for every evaluation and for templates with text after the history.
+With a flat template (`sid`) every item of a row follows its history directly, so the row's trunk answers for all its
+targets. With words between history and target (`instruct`) each target has a branch of its own (see
+`peso.lm.attention`). Several rows may share a line.
 
-Shapes: R rows, B rows of a batch, L tokens, T targets of a batch, M codes per item.
+Shapes: R rows, B lines of a batch, L tokens, T targets of a batch, M codes per item.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,68 +15,10 @@ import torch
 from torch import Tensor
 
 from peso.data.dataset import Dataset, IntArray
-from peso.data.examples import history_starts
+from peso.lm.attention import Visibility
+from peso.lm.rows import Rows
 from peso.lm.templates import Template
 from peso.lm.vocabulary import Vocabulary
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Slices of the event table. A row reads events start : end and answers for events first_target : end.
-
-    Attributes:
-        start: int64 [R].
-        first_target: int64 [R].
-        end: int64 [R].
-    """
-
-    start: IntArray
-    first_target: IntArray
-    end: IntArray
-
-    def __len__(self) -> int:
-        """Number of rows R."""
-        return len(self.start)
-
-    @property
-    def num_targets(self) -> IntArray:
-        """int64 [R]: targets in each row."""
-        return self.end - self.first_target
-
-    @property
-    def num_items(self) -> IntArray:
-        """int64 [R]: items in each row, targets included."""
-        return self.end - self.start
-
-    def take(self, index: IntArray) -> "Rows":
-        """The rows at some positions."""
-        return Rows(self.start[index], self.first_target[index], self.end[index])
-
-
-def one_target_per_row(dataset: Dataset, targets: IntArray, max_history: int) -> Rows:
-    """A row per target with exactly its last `max_history` items before it."""
-    return Rows(history_starts(dataset, targets, max_history), targets, targets + 1)
-
-
-def many_targets_per_row(dataset: Dataset, targets: IntArray, max_history: int, max_targets: int) -> Rows:
-    """Rows that answer for up to `max_targets` consecutive targets of one user.
-
-    Args:
-        dataset: the events.
-        targets: event indices, increasing; those of one user that follow each other without a gap share rows.
-        max_history: items before the first target of a row, at most.
-        max_targets: targets of a row, at most.
-    """
-    if len(targets) == 0:
-        return Rows(targets, targets, targets)
-    users = dataset.event_user[targets]
-    run_starts = np.flatnonzero(np.r_[True, (np.diff(targets) != 1) | (users[1:] != users[:-1])])
-    run_sizes = np.diff(np.r_[run_starts, len(targets)])
-    within_run = np.arange(len(targets)) - np.repeat(run_starts, run_sizes)
-    first = np.flatnonzero(within_run % max_targets == 0)
-    sizes = np.diff(np.r_[first, len(targets)])
-    first_target = targets[first]
-    return Rows(history_starts(dataset, first_target, max_history), first_target, first_target + sizes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,16 +26,39 @@ class Batch:
     """Rows as tensors.
 
     Attributes:
-        input_ids: int64 [B, L], padded on the right; causal attention never lets an answer see padding.
+        input_ids: int64 [B, L], padded on the right.
+        position_ids: int64 [B, L], the position that each token would have if its target stood alone.
+        visibility: who sees whom; None where plain causal attention says the same.
         answer_index: int64 [T, M], where in the flattened [B * L] hidden states each code is predicted.
         codes: int64 [T, M], the codes to predict, as numbers within their level.
         events: int64 [T], which event each target is.
     """
 
     input_ids: Tensor
+    position_ids: Tensor
+    visibility: Visibility | None
     answer_index: Tensor
     codes: Tensor
     events: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class _Written:
+    """One row as tokens: its trunk, then its branches.
+
+    Attributes:
+        tokens: int64 [n].
+        positions: int64 [n].
+        branch: int64 [n], 0 in the trunk, then 1, 2, ...
+        limit: int64 [n], how much of the trunk each token may see.
+        answers: int64 [targets, M], where each code is predicted.
+    """
+
+    tokens: IntArray
+    positions: IntArray
+    branch: IntArray
+    limit: IntArray
+    answers: IntArray
 
 
 class SequenceBuilder:
@@ -127,59 +92,95 @@ class SequenceBuilder:
         return np.concatenate([self._prefix, body, self._suffix])
 
     def row_lengths(self, rows: Rows) -> IntArray:
-        """int64 [R]: tokens in each row."""
-        block = self._item_blocks.shape[1]
-        history = rows.num_items - (0 if self.template.is_flat else 1)
+        """int64 [R]: tokens that each row writes."""
+        block, num_levels = self._item_blocks.shape[1], self.vocabulary.num_levels
+        if self.template.is_flat:
+            return len(self._prefix) + rows.num_items * block - 1
+        history = rows.num_items - 1
         separators = np.where(history > 0, len(self.template.separator), 0)
-        answer = 0 if self.template.is_flat else len(self._suffix) + self.vocabulary.num_levels
-        return len(self._prefix) + history * block - separators + answer - 1
+        branches = rows.num_targets * (len(self._suffix) + num_levels - 1)
+        return len(self._prefix) + history * block - separators + branches
 
-    def batch(self, rows: Rows) -> Batch:
+    def batch(self, rows: Rows, line_tokens: int = 0) -> Batch:
         """Writes rows as token ids.
 
         Args:
-            rows: with a template that is not flat, each must hold one target.
+            rows: what to write.
+            line_tokens: rows share a line while they fit into this many tokens; a longer row has a line of its own,
+                and so has every row if this is 0.
         """
-        num_levels = self.vocabulary.num_levels
-        length = int(self.row_lengths(rows).max())
-        input_ids = np.full((len(rows), length), self.vocabulary.pad_token_id, dtype=np.int64)
-        answer_starts = []
-        items = self.dataset.event_item
-        for number, (start, first, end) in enumerate(zip(rows.start, rows.first_target, rows.end, strict=True)):
-            tokens = self.prompt(items[start:first])
-            answer_starts.append(number * length + len(tokens) - 1 + num_levels * np.arange(end - first))
-            answers = self.vocabulary.item_token_ids[items[first:end]].reshape(-1)[:-1]
-            input_ids[number, : len(tokens)] = tokens
-            input_ids[number, len(tokens) : len(tokens) + len(answers)] = answers
+        lines = _share_lines(self.row_lengths(rows), line_tokens)
+        written = [self._write(rows, number) for number in range(len(rows))]
+        length = max(sum(len(written[number].tokens) for number in line) for line in lines)
+        shape = (len(lines), length)
+        input_ids = np.full(shape, self.vocabulary.pad_token_id, dtype=np.int64)
+        positions, branch, limit = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+        user = np.full(shape, -1, dtype=np.int64)
+        answers: list[IntArray] = [np.empty((0, 0), dtype=np.int64)] * len(rows)
+        for line, numbers in enumerate(lines):
+            start = num_branches = 0
+            for number in numbers:
+                row = written[number]
+                place = (line, slice(start, start + len(row.tokens)))
+                input_ids[place], positions[place], user[place] = row.tokens, row.positions, number
+                branch[place] = np.where(row.branch > 0, row.branch + num_branches, 0)
+                limit[place] = row.limit + start
+                answers[number] = row.answers + line * length + start
+                num_branches += int(row.branch.max())
+                start += len(row.tokens)
+        is_causal = len(lines) == len(rows) and (self.template.is_flat or bool((rows.num_targets == 1).all()))
+        tables = (torch.from_numpy(table) for table in (user, branch, limit))
         events = np.concatenate([np.arange(f, e) for f, e in zip(rows.first_target, rows.end, strict=True)])
-        answer_index = np.concatenate(answer_starts)[:, None] + np.arange(num_levels)
         return Batch(
             torch.from_numpy(input_ids),
-            torch.from_numpy(answer_index),
-            torch.from_numpy(self._codes[items[events]]),
+            torch.from_numpy(positions),
+            None if is_causal else Visibility(*tables),
+            torch.from_numpy(np.concatenate(answers)),
+            torch.from_numpy(self._codes[self.dataset.event_item[events]]),
             events,
         )
 
+    def _write(self, rows: Rows, number: int) -> _Written:
+        start, first, end = (int(values[number]) for values in (rows.start, rows.first_target, rows.end))
+        items, num_levels = self.dataset.event_item[start:end], self.vocabulary.num_levels
+        levels, targets = np.arange(num_levels), np.arange(end - first)
+        if self.template.is_flat:
+            tokens = self.prompt(items)[:-1]
+            count = np.arange(len(tokens))
+            first_answer = len(self._prefix) + (first - start) * num_levels - 1
+            answers = first_answer + num_levels * targets[:, None] + levels
+            return _Written(tokens, count, np.zeros_like(count), count + 1, answers)
+        suffix, separator = self._suffix, len(self.template.separator)
+        block = self._item_blocks.shape[1]
+        prompt = self.prompt(items[:-1])
+        trunk = prompt[: len(prompt) - len(suffix)]
+        codes = self.vocabulary.item_token_ids[items[first - start :], :-1]
+        branches = np.concatenate([np.tile(suffix, (len(targets), 1)), codes], axis=1)  # [targets, suffix + M - 1]
+        history = first - start + targets
+        ends = len(self._prefix) + history * block - np.where(history > 0, separator, 0)
+        width = branches.shape[1]
+        count = np.arange(len(trunk))
+        return _Written(
+            np.concatenate([trunk, branches.reshape(-1)]),
+            np.concatenate([count, (ends[:, None] + np.arange(width)).reshape(-1)]),
+            np.concatenate([np.zeros_like(count), np.repeat(targets + 1, width)]),
+            np.concatenate([count + 1, np.repeat(ends, width)]),
+            len(trunk) + width * targets[:, None] + len(suffix) - 1 + levels,
+        )
 
-_BATCHES_PER_POOL = 16
 
-
-def batches_of_similar_length(lengths: IntArray, weights: IntArray, batch_weight: int, seed: int) -> list[IntArray]:
-    """Random batches with little padding: shuffle, sort by length inside pools of 16 batches, cut, shuffle.
-
-    Args:
-        lengths: int64 [R], tokens of each row.
-        weights: int64 [R], targets of each row.
-        batch_weight: targets per batch; a batch closes with the row that reaches it.
-        seed: decides the order.
-
-    Returns:
-        Row numbers of each batch; together every row once.
-    """
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(len(lengths))
-    pool = (np.cumsum(weights[order]) - 1) // (batch_weight * _BATCHES_PER_POOL)
-    order = order[np.lexsort((lengths[order], pool))]
-    batch_number = (np.cumsum(weights[order]) - weights[order]) // batch_weight
-    batches = np.split(order, np.flatnonzero(np.diff(batch_number)) + 1)
-    return [batches[number] for number in generator.permutation(len(batches))]
+def _share_lines(lengths: IntArray, line_tokens: int) -> list[Sequence[int]]:
+    """Rows of each line: the longest first, each into the first line with room for it."""
+    if line_tokens == 0:
+        return [[number] for number in range(len(lengths))]
+    lines: list[list[int]] = []
+    room: list[int] = []
+    for number in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[number])
+        line = next((line for line, free in enumerate(room) if free >= length), len(lines))
+        if line == len(lines):
+            lines.append([])
+            room.append(max(line_tokens, length))
+        lines[line].append(number)
+        room[line] -= length
+    return list(lines)

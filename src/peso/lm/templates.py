@@ -30,6 +30,10 @@ class Template:
     separator: tuple[int, ...]
     suffix: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        """Checks that something stands between the history and a target that does not follow it directly."""
+        assert self.is_flat or self.suffix, "a template with a separator needs a suffix"
+
     @property
     def is_flat(self) -> bool:
         """Whether a target's tokens follow its history directly, as the next item of the same sequence would."""

@@ -20,7 +20,7 @@ from peso.files import atomic_directory, hash_of_json, read_json, remove_leftove
 from peso.lm.adapters import attach_adapter, load_adapter, lora_parameters, save_adapter, token_row_parameters
 from peso.lm.backbone import EMBEDDED, build_backbone, load_backbone, save_backbone
 from peso.lm.parameters import FlatParameters
-from peso.lm.sequences import Rows, many_targets_per_row, one_target_per_row
+from peso.lm.rows import Rows, many_targets_per_row, one_target_per_row
 from peso.training.materials import Materials, Reader, build_reader
 from peso.training.trainer import EpochRecord, Stage, train_stage
 
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 LORA, TOKEN_ROWS = "lora", "token_rows"
 BASE_BLOCK = 0
-MAX_TARGETS_PER_ROW = 20
 
 
 @dataclass(frozen=True)
@@ -103,11 +102,10 @@ def adapter_parts(model: PeftModel) -> dict[str, FlatParameters]:
     }
 
 
-def training_rows(materials: Materials, reader: Reader, targets: Any) -> Rows:
-    """Training targets as rows: many per row where the template is flat, one otherwise."""
-    if not reader.builder.template.is_flat:
-        return one_target_per_row(materials.dataset, targets, materials.config.max_history)
-    return many_targets_per_row(materials.dataset, targets, materials.config.max_history, MAX_TARGETS_PER_ROW)
+def training_rows(materials: Materials, targets: Any) -> Rows:
+    """Training targets as rows, as many targets in a row as the configuration says."""
+    config = materials.config
+    return many_targets_per_row(materials.dataset, targets, config.max_history, config.training.targets_per_row)
 
 
 def validation_rows(materials: Materials, block: int) -> Rows:
@@ -168,13 +166,14 @@ def _base_stage(
         block=BASE_BLOCK,
         parts=parts,
         builder=reader.builder,
-        train_rows=training_rows(materials, reader, targets_of_block(materials.dataset, BASE_BLOCK, "train")),
+        train_rows=training_rows(materials, targets_of_block(materials.dataset, BASE_BLOCK, "train")),
         valid_rows=validation_rows(materials, BASE_BLOCK),
         epochs=epochs,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         warmup_fraction=training.warmup_fraction,
         batch_targets=training.batch_targets,
+        line_tokens=training.line_tokens,
         max_gradient_norm=training.max_gradient_norm,
         seed=materials.config.seed,
     )

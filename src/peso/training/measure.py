@@ -16,7 +16,7 @@ from peso.data.examples import (
 from peso.decoding.recommend import Recommender
 from peso.decoding.trie import Trie, build_trie
 from peso.evaluation.tables import list_rows, ranks_in_lists, target_rows
-from peso.lm.sequences import one_target_per_row
+from peso.lm.rows import one_target_per_row
 from peso.training.materials import Materials, Reader
 from peso.training.trainer import target_losses
 

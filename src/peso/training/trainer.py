@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from peso.lm.batching import batches_of_similar_length
 from peso.lm.likelihood import CodeLikelihood
 from peso.lm.parameters import FlatParameters
-from peso.lm.sequences import Batch, Rows, SequenceBuilder, batches_of_similar_length
+from peso.lm.rows import Rows
+from peso.lm.sequences import Batch, SequenceBuilder
 from peso.seeding import derive_seed
 from peso.training.checkpoints import load_checkpoint, save_checkpoint
 from peso.training.optimisation import FlatOptimizer
@@ -68,6 +70,7 @@ class Stage:
         weight_decay: decoupled decay.
         warmup_fraction: share of steps with a rising rate.
         batch_targets: targets per step.
+        line_tokens: see `SequenceBuilder.batch`.
         max_gradient_norm: longest cross-entropy gradient.
         seed: the run's seed.
         penalised_part: which part the penalty is differentiable in.
@@ -86,6 +89,7 @@ class Stage:
     weight_decay: float
     warmup_fraction: float
     batch_targets: int
+    line_tokens: int
     max_gradient_norm: float
     seed: int
     penalised_part: str = ""
@@ -159,7 +163,7 @@ def _train_epoch(
     total = torch.zeros((), dtype=torch.float64)
     ratios: list[Tensor] = []
     for chosen in batches:
-        batch = stage.builder.batch(stage.train_rows.take(chosen))
+        batch = stage.builder.batch(stage.train_rows.take(chosen), stage.line_tokens)
         optimizer.zero_gradients()
         losses_TM = likelihood.negative_log_likelihood(model, batch)
         losses_TM.mean().backward()

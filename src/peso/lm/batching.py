@@ -1,0 +1,28 @@
+"""Which rows share a batch."""
+
+import numpy as np
+
+from peso.data.dataset import IntArray
+
+_BATCHES_PER_POOL = 16
+
+
+def batches_of_similar_length(lengths: IntArray, weights: IntArray, batch_weight: int, seed: int) -> list[IntArray]:
+    """Random batches with little padding: shuffle, sort by length inside pools of 16 batches, cut, shuffle.
+
+    Args:
+        lengths: int64 [R], tokens of each row.
+        weights: int64 [R], targets of each row.
+        batch_weight: targets per batch; a batch closes with the row that reaches it.
+        seed: decides the order.
+
+    Returns:
+        Row numbers of each batch; together every row once.
+    """
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(lengths))
+    pool = (np.cumsum(weights[order]) - 1) // (batch_weight * _BATCHES_PER_POOL)
+    order = order[np.lexsort((lengths[order], pool))]
+    batch_number = (np.cumsum(weights[order]) - weights[order]) // batch_weight
+    batches = np.split(order, np.flatnonzero(np.diff(batch_number)) + 1)
+    return [batches[number] for number in generator.permutation(len(batches))]

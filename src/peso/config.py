@@ -16,6 +16,7 @@ from peso.types import (
     MethodName,
     NextBlockDetail,
     Normaliser,
+    Precision,
     ProximalScaling,
     RepeatsName,
     TemplateName,
@@ -83,6 +84,12 @@ class TrainingConfig(_Section):
     line_tokens: int = Field(0, ge=0)
     """Users share a line of up to this many tokens (without seeing each other); 0 gives each user a line of its own,
     which is faster on a CPU."""
+    passes_per_step: int = Field(1, ge=1)
+    """Forward and backward passes that share one optimizer step: less memory, the same gradient."""
+    precision: Precision = "float32"
+    """What training computes in; "bfloat16" needs hardware for it and keeps weights and losses in float32."""
+    gradient_checkpointing: bool = False
+    """Computes each layer again on the way back instead of keeping its states: less memory, a third more time."""
     max_gradient_norm: float = Field(1.0, gt=0)
     """Cross-entropy gradients longer than this are scaled down to it."""
     normaliser: Normaliser = "level"

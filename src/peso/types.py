@@ -11,6 +11,9 @@ TemplateName = Literal["sid", "instruct"]
 Normaliser = Literal["level", "vocabulary"]
 """Over what a code's softmax runs: the codes of its level, or every token the model knows."""
 
+Precision = Literal["float32", "bfloat16"]
+"""What a training pass computes in; weights, gradients and losses stay float32."""
+
 CatalogueName = Literal["known", "all"]
 """What decoding may name: items that occur in any block so far, or the whole index (as the authors' release)."""
 

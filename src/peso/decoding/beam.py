@@ -16,7 +16,8 @@ from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 
 from peso.decoding.trie import Trie, children_of
-from peso.lm.backbone import body_of, head_rows
+from peso.lm.backbone import body_of
+from peso.lm.token_rows import head_rows
 
 _NO_BEAM = float("-inf")
 

@@ -12,6 +12,8 @@ from transformers import PreTrainedModel
 
 from peso.config import AdapterConfig
 from peso.errors import ConfigError
+from peso.lm.lora_linear import merge_products
+from peso.lm.token_rows import read_rows_in_place
 from peso.seeding import derive_seed
 
 _ADAPTER = "default"
@@ -53,7 +55,14 @@ def attach_adapter(model: PreTrainedModel, config: AdapterConfig, token_ids: Seq
     )
     peft_model = get_peft_model(model, lora)
     assert isinstance(peft_model, PeftModel)
-    return peft_model
+    return _quickened(peft_model)
+
+
+def _quickened(model: PeftModel) -> PeftModel:
+    """The same function of the same parameters, computed with fewer and smaller products."""
+    merge_products(model)
+    read_rows_in_place(model)
+    return model
 
 
 def _name_of(model: PreTrainedModel, wanted: nn.Module) -> str:
@@ -109,4 +118,4 @@ def load_adapter(model: PreTrainedModel, folder: Path, is_trainable: bool = Fals
         warnings.filterwarnings("error", message=".*missing adapter keys.*")
         loaded = PeftModel.from_pretrained(model, str(folder), is_trainable=is_trainable)
     assert isinstance(loaded, PeftModel)
-    return loaded
+    return _quickened(loaded)

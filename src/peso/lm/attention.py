@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +39,26 @@ class Visibility:
         is_same_branch = self.branch[line, query] == self.branch[line, key]
         return is_earlier & is_same_user & (is_trunk | is_same_branch)
 
+    def to(self, device: torch.device) -> "Visibility":
+        """The same on another device."""
+        return Visibility(self.user.to(device), self.branch.to(device), self.limit.to(device))
+
+    def block_mask(self) -> BlockMask:
+        """The same rule for FlexAttention, which skips blocks of keys that no query sees; the tables' device."""
+        lines, length = self.user.shape
+
+        def sees(line: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return self.allows(line, query, key)
+
+        return create_block_mask(sees, lines, None, length, length, device=self.user.device)
+
     def dense_mask(self, dtype: torch.dtype) -> Tensor:
         """The additive mask [B, 1, L, L]: 0 where a token is seen, the least finite number elsewhere."""
         lines, length = self.user.shape
-        line = torch.arange(lines)[:, None, None]
-        query, key = torch.arange(length)[None, :, None], torch.arange(length)[None, None, :]
+        line = torch.arange(lines, device=self.user.device)[:, None, None]
+        place = torch.arange(length, device=self.user.device)
+        query, key = place[None, :, None], place[None, None, :]
         hidden = ~self.allows(line, query, key)
-        return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)[:, None]
+        return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(
+            hidden, torch.finfo(dtype).min
+        )[:, None]

@@ -1,13 +1,13 @@
 """The causal language model under the adapter: a small Llama from a config, or any folder or hub name.
 
-Shapes: B batch, L length, D width, V vocabulary, C codes of a level.
+Shapes: B batch, L length, D width.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -99,19 +99,3 @@ def body_of(model: PreTrainedModel) -> nn.Module:
     body = getattr(model, model.base_model_prefix)
     assert isinstance(body, nn.Module)
     return body
-
-
-def head_rows(model: PreTrainedModel, token_ids: Tensor) -> Tensor:
-    """The output rows of some tokens, including what an adapter trains of them.
-
-    Args:
-        model: a causal LM, plain or with a PEFT adapter injected.
-        token_ids: int64 [C].
-
-    Returns:
-        [C, D], differentiable with respect to the adapter's token rows.
-    """
-    head = model.get_output_embeddings()
-    token_adapter = getattr(head, "token_adapter", None)
-    weight = head.weight if token_adapter is None else token_adapter.get_merged_weights(token_adapter.active_adapters)
-    return weight[token_ids]

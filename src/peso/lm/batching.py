@@ -1,4 +1,4 @@
-"""Which rows share a batch."""
+"""Which rows share a batch, and a pass."""
 
 import numpy as np
 
@@ -26,3 +26,14 @@ def batches_of_similar_length(lengths: IntArray, weights: IntArray, batch_weight
     batch_number = (np.cumsum(weights[order]) - weights[order]) // batch_weight
     batches = np.split(order, np.flatnonzero(np.diff(batch_number)) + 1)
     return [batches[number] for number in generator.permutation(len(batches))]
+
+
+def split_by_weight(weights: IntArray, num_pieces: int) -> list[IntArray]:
+    """Positions in at most `num_pieces` consecutive pieces of about equal weight.
+
+    Args:
+        weights: int64 [R], positive.
+        num_pieces: at least 1; fewer come back where there are fewer rows.
+    """
+    piece = (np.cumsum(weights) - weights) * num_pieces // max(1, int(weights.sum()))
+    return np.split(np.arange(len(weights)), np.flatnonzero(np.diff(piece)) + 1)

@@ -6,12 +6,16 @@ Shapes: B batch, L length, D width, T targets, M codes per item, C codes of a le
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from peso.lm.backbone import body_of, head_rows
+from peso.lm.backbone import body_of
 from peso.lm.sequences import Batch
+from peso.lm.token_rows import head_rows
 from peso.lm.vocabulary import Vocabulary
 from peso.types import Normaliser
+
+_LOGITS_AT_ONCE = 2**26  # 256 MiB in float32
 
 
 class CodeLikelihood:
@@ -26,7 +30,7 @@ class CodeLikelihood:
                 the paper's loss does (a code's loss is then larger by the mass that leaks to other tokens).
         """
         self.normaliser = normaliser
-        self.level_token_ids = [torch.from_numpy(ids) for ids in vocabulary.level_token_ids]
+        self._level_token_ids = [torch.from_numpy(ids) for ids in vocabulary.level_token_ids]
 
     def negative_log_likelihood(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         """-log p of each code of each target given the codes before it.
@@ -39,28 +43,43 @@ class CodeLikelihood:
             float32 [T, M] in nats; the sum over M is -log p(item | history), the paper's loss of a target.
         """
         hidden_BLD = hidden_states(model, batch)
+        level_token_ids = [ids.to(hidden_BLD.device) for ids in self._level_token_ids]
         answers_TMD = hidden_BLD.flatten(0, 1)[batch.answer_index]
         if self.normaliser == "vocabulary":
-            every_token = torch.arange(model.get_output_embeddings().weight.shape[0])
+            every_token = torch.arange(model.config.get_text_config().vocab_size, device=hidden_BLD.device)
             rows_VD = head_rows(model, every_token)
-            labels = torch.stack([ids[batch.codes[:, m]] for m, ids in enumerate(self.level_token_ids)], dim=1)
-            logits_TMV = functional.linear(answers_TMD, rows_VD).float()
-            losses = functional.cross_entropy(logits_TMV.flatten(0, 1), labels.flatten(), reduction="none")
-            return losses.view_as(labels)
+            labels = torch.stack([ids[batch.codes[:, m]] for m, ids in enumerate(level_token_ids)], dim=1)
+            return _cross_entropy(answers_TMD.flatten(0, 1), rows_VD, labels.flatten()).view_as(labels)
         losses_by_level = []
-        for level, token_ids in enumerate(self.level_token_ids):
-            logits_TC = functional.linear(answers_TMD[:, level], head_rows(model, token_ids)).float()
-            losses_by_level.append(functional.cross_entropy(logits_TC, batch.codes[:, level], reduction="none"))
+        for level, token_ids in enumerate(level_token_ids):
+            rows_CD = head_rows(model, token_ids)
+            losses_by_level.append(_cross_entropy(answers_TMD[:, level], rows_CD, batch.codes[:, level]))
         return torch.stack(losses_by_level, dim=1)
+
+
+def _cross_entropy(states_ND: Tensor, rows_CD: Tensor, labels_N: Tensor) -> Tensor:
+    """Cross-entropy of each state, float32 [N]; many logits are made again backwards instead of being kept."""
+
+    def losses(states: Tensor, labels: Tensor) -> Tensor:
+        logits = functional.linear(states, rows_CD).float()
+        return functional.cross_entropy(logits, labels, reduction="none")
+
+    at_once = max(1, _LOGITS_AT_ONCE // len(rows_CD))
+    if len(labels_N) <= at_once:
+        return losses(states_ND, labels_N)
+    pieces = zip(states_ND.split(at_once), labels_N.split(at_once), strict=True)
+    return torch.cat([checkpoint(losses, states, labels, use_reentrant=False) for states, labels in pieces])
 
 
 def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
     """The states from which codes are predicted, [B, L, D] after the final norm."""
     if batch.visibility is None:
         return body_of(model)(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+    # Blocks are for FlexAttention, whose way back exists on accelerators only.
+    uses_flex = model.config._attn_implementation == "flex_attention"
     return body_of(model)(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
-        attention_mask=batch.visibility.dense_mask(model.dtype),
+        attention_mask=batch.visibility.block_mask() if uses_flex else batch.visibility.dense_mask(model.dtype),
         use_cache=False,
     ).last_hidden_state

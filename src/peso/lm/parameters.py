@@ -37,8 +37,9 @@ class FlatParameters:
         assert ordered, "nothing to train"
         assert all(parameter.dtype == torch.float32 for _, parameter in ordered), "trainable parameters are float32"
         total = sum(parameter.numel() for _, parameter in ordered)
-        self.data = nn.Parameter(torch.empty(total))
-        self.data.grad = torch.zeros(total)
+        device = ordered[0][1].device
+        self.data = nn.Parameter(torch.empty(total, device=device))
+        self.data.grad = torch.zeros(total, device=device)
         stacks: list[Stack] = []
         offset = 0
         for name, parameter in ordered:

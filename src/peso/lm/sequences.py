@@ -41,6 +41,17 @@ class Batch:
     codes: Tensor
     events: IntArray
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device; copies from pinned memory do not wait."""
+        if device.type == "cpu":
+            return self
+        ids, positions, answers, codes = (
+            table.pin_memory().to(device, non_blocking=True)
+            for table in (self.input_ids, self.position_ids, self.answer_index, self.codes)
+        )
+        visibility = None if self.visibility is None else self.visibility.to(device)
+        return Batch(ids, positions, visibility, answers, codes, self.events)
+
 
 @dataclass(frozen=True, eq=False)
 class _Written:

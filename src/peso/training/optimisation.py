@@ -81,6 +81,6 @@ class FlatOptimizer:
             if f"{name}.first_moment" in tensors:
                 self._adamw.state[part.data] = {
                     "step": torch.tensor(float(self.step_number)),
-                    "exp_avg": tensors[f"{name}.first_moment"].clone(),
-                    "exp_avg_sq": tensors[f"{name}.second_moment"].clone(),
+                    "exp_avg": tensors[f"{name}.first_moment"].to(part.data.device, copy=True),
+                    "exp_avg_sq": tensors[f"{name}.second_moment"].to(part.data.device, copy=True),
                 }

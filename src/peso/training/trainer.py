@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from peso.lm.batching import batches_of_similar_length
+from peso.config import TrainingConfig
+from peso.lm.batching import batches_of_similar_length, split_by_weight
 from peso.lm.likelihood import CodeLikelihood
 from peso.lm.parameters import FlatParameters
 from peso.lm.rows import Rows
-from peso.lm.sequences import Batch, SequenceBuilder
+from peso.lm.sequences import SequenceBuilder
 from peso.seeding import derive_seed
 from peso.training.checkpoints import load_checkpoint, save_checkpoint
 from peso.training.optimisation import FlatOptimizer
@@ -68,10 +69,7 @@ class Stage:
         epochs: passes over the training targets.
         learning_rate: peak rate.
         weight_decay: decoupled decay.
-        warmup_fraction: share of steps with a rising rate.
-        batch_targets: targets per step.
-        line_tokens: see `SequenceBuilder.batch`.
-        max_gradient_norm: longest cross-entropy gradient.
+        training: batches, precision, warm-up, clipping.
         seed: the run's seed.
         penalised_part: which part the penalty is differentiable in.
         penalty: added to the cross-entropy.
@@ -87,10 +85,7 @@ class Stage:
     epochs: int
     learning_rate: float
     weight_decay: float
-    warmup_fraction: float
-    batch_targets: int
-    line_tokens: int
-    max_gradient_norm: float
+    training: TrainingConfig
     seed: int
     penalised_part: str = ""
     penalty: Penalty = lambda: None
@@ -114,12 +109,12 @@ def train_stage(
     lengths, weights = stage.builder.row_lengths(stage.train_rows), stage.train_rows.num_targets
     plan = [
         batches_of_similar_length(
-            lengths, weights, stage.batch_targets, derive_seed(stage.seed, "order", stage.name, e)
+            lengths, weights, stage.training.batch_targets, derive_seed(stage.seed, "order", stage.name, e)
         )
         for e in range(stage.epochs)
     ]
     optimizer = FlatOptimizer(
-        stage.parts, stage.learning_rate, stage.weight_decay, sum(map(len, plan)), stage.warmup_fraction
+        stage.parts, stage.learning_rate, stage.weight_decay, sum(map(len, plan)), stage.training.warmup_fraction
     )
     records: list[EpochRecord] = []
     best: dict[str, Tensor] = {}
@@ -133,6 +128,8 @@ def train_stage(
     for epoch in range(len(records), stage.epochs):
         started = time.perf_counter()
         torch.manual_seed(derive_seed(stage.seed, "dropout", stage.name, epoch))
+        if stage.training.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         train_loss, ratio = _train_epoch(model, likelihood, stage, optimizer, plan[epoch])
         valid_loss = mean_loss(model, likelihood, stage.builder, stage.valid_rows)
         seconds = time.perf_counter() - started
@@ -163,18 +160,39 @@ def _train_epoch(
     total = torch.zeros((), dtype=torch.float64)
     ratios: list[Tensor] = []
     for chosen in batches:
-        batch = stage.builder.batch(stage.train_rows.take(chosen), stage.line_tokens)
         optimizer.zero_gradients()
-        losses_TM = likelihood.negative_log_likelihood(model, batch)
-        losses_TM.mean().backward()
-        total += losses_TM.detach().sum().double()
-        _clip(optimizer, stage.max_gradient_norm)
+        total += add_gradient(model, likelihood, stage, chosen).double()
+        _clip(optimizer, stage.training.max_gradient_norm)
         penalty = stage.penalty()
         if penalty is not None:
             ratios.append(_add_penalty_gradient(stage.parts[stage.penalised_part], penalty))
         optimizer.step()
     ratio = float(torch.stack(ratios).mean()) if ratios else None
     return float(total) / int(stage.train_rows.num_targets.sum()), ratio
+
+
+def add_gradient(model: PreTrainedModel, likelihood: CodeLikelihood, stage: Stage, chosen: np.ndarray) -> Tensor:
+    """Adds the gradient of the mean cross-entropy over the targets of some training rows to the parts' gradients.
+
+    Args:
+        model: in training mode.
+        likelihood: the loss.
+        stage: rows, builder, and how many passes share the work.
+        chosen: row numbers, int64 [B].
+
+    Returns:
+        The summed loss of all targets in nats, a scalar without gradient.
+    """
+    rows, training = stage.train_rows.take(chosen), stage.training
+    num_losses = int(rows.num_targets.sum()) * stage.builder.vocabulary.num_levels
+    losses = []
+    for piece in split_by_weight(rows.num_targets, training.passes_per_step):
+        batch = stage.builder.batch(rows.take(piece), training.line_tokens).to(model.device)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
+            loss = likelihood.negative_log_likelihood(model, batch).sum()
+        (loss / num_losses).backward()
+        losses.append(loss.detach())
+    return torch.stack(losses).sum()
 
 
 def _clip(optimizer: FlatOptimizer, longest: float) -> None:
@@ -215,8 +233,8 @@ def target_losses(
     model.eval()
     losses = np.empty(len(rows), dtype=np.float64)
     for chosen in evaluation_batches(builder, rows):
-        batch: Batch = builder.batch(rows.take(chosen))
-        losses[chosen] = likelihood.negative_log_likelihood(model, batch).double().sum(1).numpy()
+        batch = builder.batch(rows.take(chosen)).to(model.device)
+        losses[chosen] = likelihood.negative_log_likelihood(model, batch).double().sum(1).cpu().numpy()
     return losses
 
 

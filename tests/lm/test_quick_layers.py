@@ -1,0 +1,99 @@
+"""Quicker LoRA layers and token rows: the same function and gradients as PEFT's own, at its parameters."""
+
+import copy
+
+import pytest
+import torch
+from peft import PeftModel
+from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.trainable_tokens import TrainableTokensLayer
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from peso.config import AdapterConfig
+from peso.lm.adapters import attach_adapter
+from peso.lm.token_rows import head_rows
+
+TOKENS = [3, 4, 5, 9, 20, 21]
+
+
+def adapted(tied: bool = False, dropout: float = 0.0) -> tuple[LlamaForCausalLM, PeftModel]:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+        tie_word_embeddings=tied, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    peft_model = attach_adapter(model, AdapterConfig(lora_dropout=dropout), TOKENS, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in peft_model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return model, peft_model
+
+
+def as_peft_does(model: PeftModel) -> PeftModel:
+    """A copy whose layers compute in PEFT's own way."""
+    twin = copy.deepcopy(model)
+    for module in twin.modules():
+        if isinstance(module, LoraLinear | TrainableTokensLayer):
+            module.__dict__.pop("forward", None)
+    return twin
+
+
+def loss_and_gradients(model: PeftModel, dtype: torch.dtype = torch.float32) -> tuple[Tensor, dict[str, Tensor]]:
+    ids = torch.tensor([[1, 3, 4, 9, 20, 7, 21], [2, 5, 5, 12, 29, 3, 4]])
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        loss = model(input_ids=ids, labels=ids).loss
+    loss.backward()
+    return loss.detach(), {n: p.grad for n, p in model.named_parameters() if p.requires_grad and p.grad is not None}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("mode", ["float32", "bfloat16", "dropout"])
+def test_equal_to_pefts_own_way(tied: bool, mode: str) -> None:
+    _, ours = adapted(tied, 0.3 if mode == "dropout" else 0.0)
+    ours.train()
+    theirs = as_peft_does(ours)
+    results = []
+    for model in (ours, theirs):
+        torch.manual_seed(5)
+        results.append(loss_and_gradients(model, torch.bfloat16 if mode == "bfloat16" else torch.float32))
+    (loss, gradients), (their_loss, their_gradients) = results
+    atol, rtol = (2e-2, 2e-2) if mode == "bfloat16" else (1e-6, 1e-5)
+    torch.testing.assert_close(loss, their_loss, atol=atol, rtol=rtol)
+    assert gradients.keys() == their_gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, their_gradients[name], atol=atol, rtol=rtol)
+
+
+def test_nothing_is_computed_for_frozen_weights() -> None:
+    model, ours = adapted()
+    ours.train()
+    loss_and_gradients(ours)
+    assert all(parameter.grad is None for parameter in ours.parameters() if not parameter.requires_grad)
+    assert model.get_input_embeddings().weight.grad is None
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("wanted", [[3, 4, 5], [20, 21], [4, 9, 3], [0, 3, 29], list(range(30))])
+def test_head_rows_equal_the_merged_matrix(tied: bool, wanted: list[int]) -> None:
+    model, _ = adapted(tied)
+    layer = model.get_output_embeddings().token_adapter
+    merged = layer.get_merged_weights(layer.active_adapters)
+    rows = head_rows(model, torch.tensor(wanted))
+    assert torch.equal(rows, merged[wanted])
+    delta = layer.trainable_tokens_delta["default"]
+    ours, theirs = (torch.autograd.grad(source.square().sum(), delta)[0] for source in (rows, merged[wanted]))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_disabled_adapter_is_the_backbone() -> None:
+    model, ours = adapted()
+    ids = torch.tensor([[1, 3, 4, 9]])
+    with torch.no_grad(), ours.disable_adapter():
+        without = model(input_ids=ids).logits
+    with torch.no_grad():
+        plain = ours.unload()(input_ids=ids).logits
+    torch.testing.assert_close(without, plain)

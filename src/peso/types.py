@@ -9,7 +9,10 @@ TemplateName = Literal["sid", "instruct"]
 """How a history is written: bare semantic-ID tokens, or a sentence around them."""
 
 Normaliser = Literal["level", "vocabulary"]
-"""Over what a code's softmax runs: the codes of its level, or every token the model knows."""
+"""Over what a code's softmax runs in training: the codes of its level, or every token the model knows."""
+
+DecodingNormaliser = Literal["level", "vocabulary", "trie"]
+"""Over what a code's softmax runs in decoding; "trie" are the codes that lead on to an item that may be named."""
 
 CatalogueName = Literal["known", "all"]
 """What decoding may name: items that occur in any block so far, or the whole index (as the authors' release)."""

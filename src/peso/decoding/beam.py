@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 
-from peso.decoding.trie import Trie, children_of
+from peso.decoding.expansion import best_children, dead_nodes
+from peso.decoding.trie import Trie
 from peso.lm.backbone import body_of, head_rows
 
 _NO_BEAM = float("-inf")
@@ -66,12 +67,12 @@ def beam_search(
     can_see_beams = torch.zeros(num_users, 1, 0, dtype=torch.bool)  # [B, K, S]
     nodes = torch.zeros(num_users, 1, dtype=torch.int64)
     scores = torch.zeros(num_users, 1)
+    dead = None if excluded is None else dead_nodes(trie, excluded)
     for level in range(trie.num_levels):
         logits_BKC = functional.linear(hidden, head_rows(model, level_token_ids[level])).float()
         log_probabilities = functional.log_softmax(logits_BKC, dim=-1)
         is_last = level == trie.num_levels - 1
-        left_out = excluded if is_last else None
-        step = _best_children(trie, level, nodes, scores, log_probabilities, beam_width, left_out)
+        step = best_children(trie, level, nodes, scores, log_probabilities, beam_width, dead)
         nodes, scores = step.nodes, step.scores
         if is_last:
             break
@@ -89,59 +90,13 @@ def beam_search(
     return _ranked_items(trie, nodes, scores, num_results)
 
 
-@dataclass(frozen=True, eq=False)
-class _Step:
-    parent: Tensor  # int64 [B, K], which earlier beam each new beam continues
-    code: Tensor  # int64 [B, K]
-    nodes: Tensor  # int64 [B, K]
-    scores: Tensor  # float32 [B, K]; -inf marks a slot without a beam
-
-
-def _best_children(
-    trie: Trie,
-    level: int,
-    nodes: Tensor,
-    scores: Tensor,
-    log_probabilities: Tensor,
-    beam_width: int,
-    left_out: Tensor | None,
-) -> _Step:
-    num_users, width = nodes.shape
-    is_beam = torch.isfinite(scores).flatten()
-    beam_numbers = torch.nonzero(is_beam).squeeze(1)
-    children = children_of(trie, level, nodes.flatten()[beam_numbers])
-    beam = beam_numbers[children.parent]
-    child_scores = scores.flatten()[beam] + log_probabilities.flatten(0, 1)[beam, children.code]
-
-    user = beam // width
-    if left_out is not None:
-        child_scores = child_scores.masked_fill(_is_listed(left_out, user, trie.leaf_items[children.node]), _NO_BEAM)
-    counts = torch.bincount(user, minlength=num_users)
-    slot = torch.arange(len(user)) - (torch.cumsum(counts, 0) - counts)[user]
-    padded = torch.full((num_users, int(counts.max())), _NO_BEAM)
-    padded[user, slot] = child_scores
-    child_number = torch.zeros(padded.shape, dtype=torch.int64)
-    child_number[user, slot] = torch.arange(len(user))
-
-    best, chosen_slot = padded.topk(min(beam_width, padded.shape[1]), dim=1)
-    chosen = child_number.gather(1, chosen_slot)
-    return _Step(beam[chosen] % width, children.code[chosen], children.node[chosen], best)
-
-
-def _is_listed(table: Tensor, row: Tensor, item: Tensor) -> Tensor:
-    """Whether row `row[e]` of a table [B, E] filled with -1 holds `item[e]`; bool, shaped like `row`."""
-    stride = int(torch.maximum(table.amax() if table.numel() else item.amax(), item.amax())) + 2
-    keys = torch.arange(len(table))[:, None] * stride + table + 1
-    return torch.isin(row * stride + item + 1, keys)
-
-
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 def _ranked_items(trie: Trie, nodes: Tensor, scores: Tensor, num_results: int) -> BeamResult:
     kept = min(num_results, scores.shape[1])
-    scores, items = scores[:, :kept], trie.leaf_items[nodes[:, :kept]]
+    scores, items = scores[:, :kept], trie.leaf_items[nodes[:, :kept]].long()
     items = items.masked_fill(torch.isinf(scores), -1)
     missing = num_results - kept
     return BeamResult(

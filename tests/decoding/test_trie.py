@@ -1,7 +1,5 @@
 """The trie against a dictionary of prefixes."""
 
-from dataclasses import fields
-
 import numpy as np
 import pytest
 import torch
@@ -10,6 +8,7 @@ from hypothesis import strategies as st
 
 from peso.decoding.trie import Trie, build_trie, build_trie_from_columns
 from peso.errors import DataError
+from tries import assert_equal
 from worlds import tiny_codes
 
 SIZES = st.sampled_from([(60,), (8, 8), (300, 2), (4, 5, 6), (40_000, 3), (2, 3, 2, 5), (1, 64, 1, 1)])
@@ -25,13 +24,6 @@ def paths(trie: Trie) -> dict[tuple[int, ...], int]:
             for child in range(int(offsets[node]), int(offsets[node + 1]))
         }
     return {prefix: int(trie.leaf_items[node]) for prefix, node in found.items()}
-
-
-def assert_equal(one: Trie, other: Trie) -> None:
-    for field in fields(Trie):
-        left, right = getattr(one, field.name), getattr(other, field.name)
-        for a, b in zip(left, right, strict=True) if isinstance(left, tuple) else [(left, right)]:
-            assert a == b if isinstance(a, int) else a.dtype == b.dtype and torch.equal(a, b), field.name
 
 
 @given(num_items=st.integers(1, 60), sizes=SIZES, seed=st.integers(0, 50))

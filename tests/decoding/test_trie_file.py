@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from decoding.test_trie import assert_equal
 from peso.decoding.trie import build_trie
 from peso.decoding.trie_file import build_trie_from_parquet, load_trie, save_trie
 from peso.errors import DataError, WorkspaceError
+from tries import assert_equal
 from worlds import tiny_codes
 
 

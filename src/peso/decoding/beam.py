@@ -43,7 +43,7 @@ class BeamResult:
 
     @property
     def is_certain(self) -> Tensor:
-        """bool [B]: whether the whole list is the true one; where items tie with the bound, it may not be."""
+        """Bool [B]: whether the whole list is the true one; where items tie with the bound, it may not be."""
         return (self.scores[:, -1] > self.bound) | torch.isneginf(self.bound)
 
 
@@ -105,7 +105,7 @@ def _ranked_items(trie: Trie, nodes: Tensor, scores: Tensor, bound: Tensor, num_
     if scores.shape[1] > num_results:
         bound = torch.maximum(bound, scores[:, num_results])
     kept = min(num_results, scores.shape[1])
-    scores, items = scores[:, :kept], trie.leaf_items[nodes[:, :kept]]
+    scores, items = scores[:, :kept], trie.leaf_items[nodes[:, :kept]].long()
     items = items.masked_fill(torch.isinf(scores), -1)
     missing = num_results - kept
     return BeamResult(

@@ -18,7 +18,9 @@ class CodeScores:
     """The head's rows, gathered once for many searches with the same weights."""
 
     @torch.inference_mode()
-    def __init__(self, model: PreTrainedModel, level_token_ids: Sequence[Tensor], normaliser: DecodingNormaliser) -> None:
+    def __init__(
+        self, model: PreTrainedModel, level_token_ids: Sequence[Tensor], normaliser: DecodingNormaliser
+    ) -> None:
         """Gathers the rows.
 
         Args:

@@ -91,7 +91,9 @@ class Recommender:
         scores = torch.full((len(prompts), k), float("-inf"))
         bound = torch.full((len(prompts),), float("-inf"))
         lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
-        graphs = GraphedSearch(self._model, trie, code_scores, beam_width, k) if self._model.device.type == "cuda" else None
+        device = self._model.device
+        trie = trie.to(device)
+        graphs = GraphedSearch(self._model, trie, code_scores, beam_width, k) if device.type == "cuda" else None
         for chosen in _batches(lengths, beam_width, self._config.batch_tokens):
             tokens = _padded([prompts[number] for number in chosen], self._pad)
             left_out = None if excluded is None else _padded([excluded[number] for number in chosen], _NO_ITEM)
@@ -99,9 +101,7 @@ class Recommender:
             if graphs is not None:
                 result = graphs(tokens, its_lengths, left_out)
             else:
-                result = beam_search(
-                    self._model, tokens, its_lengths, trie, code_scores, beam_width, k, left_out
-                )
+                result = beam_search(self._model, tokens, its_lengths, trie, code_scores, beam_width, k, left_out)
             where = torch.from_numpy(chosen)
             items[where], scores[where], bound[where] = result.items, result.scores, result.bound
         return BeamResult(items, scores, bound)

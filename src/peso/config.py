@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from peso.errors import ConfigError
 from peso.types import (
     CatalogueName,
+    DecodingNormaliser,
     MethodName,
     NextBlockDetail,
     Normaliser,
@@ -116,8 +117,14 @@ class DecodingConfig(_Section):
     """Which items may be named."""
     repeats: RepeatsName = "auto"
     """Whether lists may name what the user already took; the released code allows it."""
-    batch_users: int = Field(64, ge=1)
-    """Users decoded together."""
+    normaliser: DecodingNormaliser = "level"
+    """Over what each code's softmax runs: "level", the codes of its level; "vocabulary", every token, as a stock beam
+    search does; "trie", the codes that lead to an item in the catalogue. "level" is what the default loss trains, and
+    a score then does not change when other items leave the catalogue; with "trie" it does, and a prefix with few
+    children gets an easy next step, with "vocabulary" mass leaks to tokens that can never stand there."""
+    batch_tokens: int = Field(8192, ge=1)
+    """Tokens that go through the model together while decoding, at most: users are batched by the longer of their
+    history and their beams, one user at least."""
 
 
 class EvaluationConfig(_Section):

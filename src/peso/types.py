@@ -9,7 +9,10 @@ TemplateName = Literal["sid", "instruct"]
 """How a history is written: bare semantic-ID tokens, or a sentence around them."""
 
 Normaliser = Literal["level", "vocabulary"]
-"""Over what a code's softmax runs: the codes of its level, or every token the model knows."""
+"""Over what a code's softmax runs in training: the codes of its level, or every token the model knows."""
+
+DecodingNormaliser = Literal["level", "vocabulary", "trie"]
+"""Over what a code's softmax runs in decoding; "trie" are the codes that lead on to an item that may be named."""
 
 Precision = Literal["float32", "bfloat16"]
 """What a training pass computes in; weights, gradients and losses stay float32."""

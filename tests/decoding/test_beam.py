@@ -15,6 +15,7 @@ from transformers import (
 
 from peso.config import AdapterConfig, DecodingConfig
 from peso.decoding.beam import beam_search
+from peso.decoding.code_scores import CodeScores
 from peso.decoding.recommend import Recommender
 from peso.decoding.trie import build_trie
 from peso.lm.adapters import attach_adapter, token_row_parameters
@@ -51,7 +52,7 @@ def search(
     k: int,
     excluded: Sequence[np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    config = DecodingConfig(num_recommendations=k, beam_width=width, batch_users=3)
+    config = DecodingConfig(num_recommendations=k, beam_width=width, batch_tokens=60)
     return Recommender(model, vocabulary, config).recommend(prompts, build_trie(tiny_codes(), allowed), excluded)
 
 
@@ -194,7 +195,7 @@ def test_the_history_is_read_once() -> None:
         lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
     )
     prompt = torch.from_numpy(builder.prompt(HISTORIES[2]))[None]
-    level_token_ids = [torch.from_numpy(ids) for ids in vocabulary.level_token_ids]
+    code_scores = CodeScores(model, [torch.from_numpy(ids) for ids in vocabulary.level_token_ids], "level")
     trie = build_trie(tiny_codes(), np.arange(40))
-    beam_search(model, prompt, torch.tensor([prompt.shape[1]]), trie, level_token_ids, beam_width=4, num_results=4)
+    beam_search(model, prompt, torch.tensor([prompt.shape[1]]), trie, code_scores, beam_width=4, num_results=4)
     assert widths == [prompt.shape[1], 4, 4]

@@ -1,11 +1,10 @@
-"""Beam search over a trie of real items, with one prefix cache per user shared by all its beams.
+"""Beam search over a trie of real items, in shapes that depend on the batch and the trie only.
 
 A user's history is read once. At every later level all beams of a user are fed as one stretch of tokens behind the
-history; a mask lets each beam see the history and its own earlier codes only, and position ids say how deep it is.
-Nothing is copied or reordered when beams branch: the mask follows the ancestors. Every beam is a real item, no item
-comes twice, and scores are exact log-probabilities of the model's per-level softmax.
+history; position ids say how deep they are, and each sees the history and its own codes (`peso.decoding.branches`).
+Every beam is a real item, no item comes twice, and scores are exact log-probabilities of the model.
 
-Shapes: B users, K beams, L history tokens, S cache slots of earlier levels, D width, C codes of a level.
+Shapes: B users, K beams, L history tokens, D width, C codes of a level.
 """
 
 from dataclasses import dataclass
@@ -13,11 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from peso.decoding.trie import Trie, children_of
+from peso.decoding.branches import BranchCache, attending_to_branches
+from peso.decoding.code_scores import CodeScores
+from peso.decoding.expansion import best_children, dead_nodes
+from peso.decoding.trie import Trie
 from peso.lm.backbone import body_of
-from peso.lm.token_rows import head_rows
 
 _NO_BEAM = float("-inf")
 
@@ -26,13 +27,24 @@ _NO_BEAM = float("-inf")
 class BeamResult:
     """The best items of each user, best first.
 
+    A prefix's score is a log-probability given the prefix before it, so scores only fall along a path whatever the
+    normaliser, and what a search leaves out at some level bounds every item behind it.
+
     Attributes:
         items: int64 [B, k]; -1 where the catalogue has fewer than k items.
         scores: float32 [B, k], log-probability in nats; -inf where there is no item.
+        bound: float32 [B]; no other item that may be named has a score above it, up to rounding. So the listed
+            items with a higher score are the true best.
     """
 
     items: Tensor
     scores: Tensor
+    bound: Tensor
+
+    @property
+    def is_certain(self) -> Tensor:
+        """Bool [B]: whether the whole list is the true one; where items tie with the bound, it may not be."""
+        return (self.scores[:, -1] > self.bound) | torch.isneginf(self.bound)
 
 
 @torch.inference_mode()
@@ -41,110 +53,61 @@ def beam_search(
     prompts: Tensor,
     lengths: Tensor,
     trie: Trie,
-    level_token_ids: list[Tensor],
+    code_scores: CodeScores,
     beam_width: int,
     num_results: int,
     excluded: Tensor | None = None,
 ) -> BeamResult:
-    """Decodes the best items for a batch of histories.
+    """Decodes the best items for a batch of histories; all tensors on the model's device.
 
     Args:
         model: causal LM in eval mode, plain or with an adapter injected.
         prompts: int64 [B, L], histories padded on the right.
         lengths: int64 [B], real tokens of each prompt.
         trie: the items that may be named.
-        level_token_ids: per level, int64 [C], the token of each code.
+        code_scores: the model's head and the normaliser.
         beam_width: beams kept per user K, at least `num_results`.
         num_results: list length k.
-        excluded: int64 [B, E], items that each user's list must not name, filled with -1.
+        excluded: int64 [B, E], items that each user's list must not name, filled with -1; they take up no beams.
     """
     num_users, longest = prompts.shape
-    cache = DynamicCache(config=model.config)
-    hidden_BLD = body_of(model)(input_ids=prompts, past_key_values=cache, use_cache=True).last_hidden_state
-    hidden = hidden_BLD[torch.arange(num_users), lengths - 1][:, None]  # [B, 1, D]: the one root "beam"
+    body = body_of(model)
+    cache = BranchCache(model.config.get_text_config().num_hidden_layers, lengths, longest)
+    hidden_BLD = body(input_ids=prompts, past_key_values=cache, use_cache=True).last_hidden_state
+    users = torch.arange(num_users, device=prompts.device)
+    hidden = hidden_BLD[users, lengths - 1][:, None]  # [B, 1, D]: the one root "beam"
 
-    can_see_history = torch.arange(longest) < lengths[:, None]  # [B, L]
-    can_see_beams = torch.zeros(num_users, 1, 0, dtype=torch.bool)  # [B, K, S]
-    nodes = torch.zeros(num_users, 1, dtype=torch.int64)
-    scores = torch.zeros(num_users, 1)
+    dead = None if excluded is None else dead_nodes(trie, excluded)
+    renormalise = code_scores.normaliser == "trie"
+    nodes = torch.zeros(num_users, 1, dtype=torch.int64, device=prompts.device)
+    scores = torch.zeros(num_users, 1, device=prompts.device)
+    bound = torch.full((num_users,), _NO_BEAM, device=prompts.device)
     for level in range(trie.num_levels):
-        logits_BKC = functional.linear(hidden, head_rows(model, level_token_ids[level])).float()
-        log_probabilities = functional.log_softmax(logits_BKC, dim=-1)
-        is_last = level == trie.num_levels - 1
-        left_out = excluded if is_last else None
-        step = _best_children(trie, level, nodes, scores, log_probabilities, beam_width, left_out)
+        log_probabilities = code_scores.log_probabilities(hidden, level)
+        step = best_children(trie, level, nodes, scores, log_probabilities, beam_width, dead, renormalise)
         nodes, scores = step.nodes, step.scores
-        if is_last:
+        bound = torch.maximum(bound, step.best_left_out)
+        if level == trie.num_levels - 1:
             break
-        width = nodes.shape[1]
-        inherited = can_see_beams.gather(1, step.parent[..., None].expand(-1, -1, can_see_beams.shape[2]))
-        can_see_beams = torch.cat([inherited, torch.eye(width, dtype=torch.bool).expand(num_users, -1, -1)], dim=2)
-        mask = torch.cat([can_see_history[:, None].expand(-1, width, -1), can_see_beams], dim=2)
-        hidden = body_of(model)(
-            input_ids=level_token_ids[level][step.code],
-            position_ids=(lengths + level)[:, None].expand(-1, width),
-            attention_mask=_additive(mask, hidden.dtype)[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
-    return _ranked_items(trie, nodes, scores, num_results)
+        cache.branch(step.parent)
+        with attending_to_branches(model):
+            hidden = body(
+                input_ids=code_scores.level_token_ids[level][step.code],
+                position_ids=(lengths + level)[:, None].expand_as(nodes),
+                past_key_values=cache,
+                use_cache=True,
+                branches=cache,
+            ).last_hidden_state
+    return _ranked_items(trie, nodes, scores, bound, num_results)
 
 
-@dataclass(frozen=True, eq=False)
-class _Step:
-    parent: Tensor  # int64 [B, K], which earlier beam each new beam continues
-    code: Tensor  # int64 [B, K]
-    nodes: Tensor  # int64 [B, K]
-    scores: Tensor  # float32 [B, K]; -inf marks a slot without a beam
-
-
-def _best_children(
-    trie: Trie,
-    level: int,
-    nodes: Tensor,
-    scores: Tensor,
-    log_probabilities: Tensor,
-    beam_width: int,
-    left_out: Tensor | None,
-) -> _Step:
-    num_users, width = nodes.shape
-    is_beam = torch.isfinite(scores).flatten()
-    beam_numbers = torch.nonzero(is_beam).squeeze(1)
-    children = children_of(trie, level, nodes.flatten()[beam_numbers])
-    beam = beam_numbers[children.parent]
-    child_scores = scores.flatten()[beam] + log_probabilities.flatten(0, 1)[beam, children.code]
-
-    user = beam // width
-    if left_out is not None:
-        child_scores = child_scores.masked_fill(_is_listed(left_out, user, trie.leaf_items[children.node]), _NO_BEAM)
-    counts = torch.bincount(user, minlength=num_users)
-    slot = torch.arange(len(user)) - (torch.cumsum(counts, 0) - counts)[user]
-    padded = torch.full((num_users, int(counts.max())), _NO_BEAM)
-    padded[user, slot] = child_scores
-    child_number = torch.zeros(padded.shape, dtype=torch.int64)
-    child_number[user, slot] = torch.arange(len(user))
-
-    best, chosen_slot = padded.topk(min(beam_width, padded.shape[1]), dim=1)
-    chosen = child_number.gather(1, chosen_slot)
-    return _Step(beam[chosen] % width, children.code[chosen], children.node[chosen], best)
-
-
-def _is_listed(table: Tensor, row: Tensor, item: Tensor) -> Tensor:
-    """Whether row `row[e]` of a table [B, E] filled with -1 holds `item[e]`; bool, shaped like `row`."""
-    stride = int(torch.maximum(table.amax() if table.numel() else item.amax(), item.amax())) + 2
-    keys = torch.arange(len(table))[:, None] * stride + table + 1
-    return torch.isin(row * stride + item + 1, keys)
-
-
-def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
-
-
-def _ranked_items(trie: Trie, nodes: Tensor, scores: Tensor, num_results: int) -> BeamResult:
+def _ranked_items(trie: Trie, nodes: Tensor, scores: Tensor, bound: Tensor, num_results: int) -> BeamResult:
+    if scores.shape[1] > num_results:
+        bound = torch.maximum(bound, scores[:, num_results])
     kept = min(num_results, scores.shape[1])
-    scores, items = scores[:, :kept], trie.leaf_items[nodes[:, :kept]]
+    scores, items = scores[:, :kept], trie.leaf_items[nodes[:, :kept]].long()
     items = items.masked_fill(torch.isinf(scores), -1)
     missing = num_results - kept
     return BeamResult(
-        functional.pad(items, (0, missing), value=-1), functional.pad(scores, (0, missing), value=_NO_BEAM)
+        functional.pad(items, (0, missing), value=-1), functional.pad(scores, (0, missing), value=_NO_BEAM), bound
     )

@@ -1,6 +1,7 @@
 """From histories to lists of items: prompts in batches of similar length, beams back in the callers' order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -9,7 +10,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from peso.config import DecodingConfig
-from peso.decoding.beam import beam_search
+from peso.decoding.beam import BeamResult, beam_search
+from peso.decoding.code_scores import CodeScores
+from peso.decoding.cuda_graphs import GraphedSearch
+from peso.decoding.exact import exact_search
 from peso.decoding.trie import Trie
 from peso.lm.vocabulary import Vocabulary
 
@@ -23,14 +27,15 @@ class Recommender:
         """Keeps what every call needs.
 
         Args:
-            model: causal LM, plain or with an adapter injected.
+            model: causal LM, plain or with an adapter injected; after a change of its weights make a new object.
             vocabulary: the semantic-ID tokens.
-            config: list length, width and batch size.
+            config: list length, width, normaliser and batch size.
         """
         self._model = model
         self._pad = vocabulary.pad_token_id
-        self._level_token_ids = [torch.from_numpy(ids) for ids in vocabulary.level_token_ids]
+        self._level_token_ids = [torch.from_numpy(ids).to(model.device) for ids in vocabulary.level_token_ids]
         self._config = config
+        self._graphs: dict[tuple[Trie, int], GraphedSearch] = {}
 
     def recommend(
         self,
@@ -43,33 +48,81 @@ class Recommender:
         Args:
             prompts: token ids of each history (see `SequenceBuilder.prompt`).
             trie: the items that may be named.
-            excluded: items that must not be named, per history; k others are certain to be found while the beam
-                width is at least k more than these.
+            excluded: items that must not be named, per history; they take up no beams.
 
         Returns:
             Items, int64 [len(prompts), k], best first, -1 where the catalogue is smaller than k; and their
             log-probabilities in nats, float32, -inf there.
         """
-        self._model.eval()
+        result = self.search(prompts, trie, excluded)
+        return result.items.numpy(), result.scores.numpy()
+
+    def search(
+        self, prompts: Sequence[NDArray[np.int64]], trie: Trie, excluded: Sequence[NDArray[np.int64]] | None = None
+    ) -> BeamResult:
+        """As `recommend`, with the bound that tells which lists are certain; on the CPU."""
+        return self._search(prompts, trie, excluded, self._config.beam_width)
+
+    def search_exactly(
+        self, prompts: Sequence[NDArray[np.int64]], trie: Trie, excluded: Sequence[NDArray[np.int64]] | None = None
+    ) -> BeamResult:
+        """As `search`, with every list certain: uncertain ones are searched again with more beams."""
+
+        def search(users: Tensor, beam_width: int) -> BeamResult:
+            chosen = users.tolist()
+            left_out = None if excluded is None else [excluded[user] for user in chosen]
+            return self._search([prompts[user] for user in chosen], trie, left_out, beam_width)
+
+        return exact_search(search, len(prompts), self._config.beam_width)
+
+    @cached_property
+    def _code_scores(self) -> CodeScores:
+        return CodeScores(self._model, self._level_token_ids, self._config.normaliser)
+
+    def _search(
+        self,
+        prompts: Sequence[NDArray[np.int64]],
+        trie: Trie,
+        excluded: Sequence[NDArray[np.int64]] | None,
+        beam_width: int,
+    ) -> BeamResult:
         k = self._config.num_recommendations
-        items = np.full((len(prompts), k), -1, dtype=np.int64)
-        scores = np.full((len(prompts), k), -np.inf, dtype=np.float32)
+        items = torch.full((len(prompts), k), _NO_ITEM, dtype=torch.int64)
+        scores = torch.full((len(prompts), k), float("-inf"))
+        bound = torch.full((len(prompts),), float("-inf"))
         lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
-        order = np.argsort(lengths, kind="stable")
-        for start in range(0, len(order), self._config.batch_users):
-            chosen = order[start : start + self._config.batch_users]
-            result = beam_search(
-                self._model,
-                _padded([prompts[number] for number in chosen], self._pad),
-                torch.from_numpy(lengths[chosen]),
-                trie,
-                self._level_token_ids,
-                self._config.beam_width,
-                k,
-                None if excluded is None else _padded([excluded[number] for number in chosen], _NO_ITEM),
-            )
-            items[chosen], scores[chosen] = result.items.numpy(), result.scores.numpy()
-        return items, scores
+        device = self._model.device
+        self._model.eval()
+        graphs = self._graphed(trie, beam_width) if device.type == "cuda" else None
+        for chosen in _batches(lengths, beam_width, self._config.batch_tokens):
+            tokens = _padded([prompts[number] for number in chosen], self._pad)
+            left_out = None if excluded is None else _padded([excluded[number] for number in chosen], _NO_ITEM)
+            its_lengths = torch.from_numpy(lengths[chosen])
+            if graphs is not None:
+                result = graphs(tokens, its_lengths, left_out)
+            else:
+                result = beam_search(self._model, tokens, its_lengths, trie, self._code_scores, beam_width, k, left_out)
+            where = torch.from_numpy(chosen)
+            items[where], scores[where], bound[where] = result.items, result.scores, result.bound
+        return BeamResult(items, scores, bound)
+
+    def _graphed(self, trie: Trie, beam_width: int) -> GraphedSearch:
+        key = (trie, beam_width)
+        if key not in self._graphs:
+            on_device, k = trie.to(self._model.device), self._config.num_recommendations
+            self._graphs[key] = GraphedSearch(self._model, on_device, self._code_scores, beam_width, k)
+        return self._graphs[key]
+
+
+def _batches(lengths: NDArray[np.int64], beam_width: int, batch_tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Histories of similar length, the longest first, as many together as have room."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        tokens_of_user = max(int(lengths[order[start]]), beam_width)
+        end = start + max(1, batch_tokens // tokens_of_user)
+        yield order[start:end]
+        start = end
 
 
 def _padded(rows: Sequence[NDArray[np.int64]], filler: int) -> Tensor:

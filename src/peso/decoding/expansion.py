@@ -1,0 +1,207 @@
+"""The step of a beam search over a trie: the best children of every user's beams.
+
+All shapes are fixed by the inputs and by two numbers per level that the trie stores, and nothing depends on the
+catalogue's size: a level of many children reads one bit per code, a sparse one gathers its rows of children, and node
+numbers are worked out for the chosen beams only. On a CPU, where looking costs nothing, rows are gathered only as far
+as the longest goes.
+
+Shapes: B users, K beams, C codes, W children looked at per beam (its codes or its row), E excluded items.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from peso.decoding.trie import NO_LEAF, Trie
+
+_NO_BEAM = float("-inf")
+_NO_NODE = torch.iinfo(torch.int64).max
+_BITS_OF_MINUS_INFINITY = -(1 << 23)  # of a float32, as an int32
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """The beams after one more code, best first.
+
+    Attributes:
+        parent: int64 [B, K'], which earlier beam (slot number) each new beam continues.
+        code: int64 [B, K'].
+        nodes: int64 [B, K'], node numbers of the next level; 0 in a slot without a beam.
+        scores: float32 [B, K'], descending; -inf marks a slot without a beam.
+        best_left_out: float32 [B], score of the best child that the width had no room for; -inf if there is none.
+    """
+
+    parent: Tensor
+    code: Tensor
+    nodes: Tensor
+    scores: Tensor
+    best_left_out: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Dead:
+    """Nodes all of whose items are excluded, per user.
+
+    Attributes:
+        nodes: per level m, int64 [B, E], dead nodes of level m + 1, ascending, then fillers.
+        parents: per level m, int64 [B, E], their parents in level m, ascending, then fillers.
+    """
+
+    nodes: tuple[Tensor, ...]
+    parents: tuple[Tensor, ...]
+
+
+def dead_nodes(trie: Trie, excluded: Tensor) -> Dead:
+    """Which prefixes a user's list must not continue into, from the leaves up.
+
+    Args:
+        trie: the catalogue.
+        excluded: int64 [B, E], items that each user's list must not name, in any order, filled with -1; items that
+            the trie does not have are ignored.
+    """
+    leaves = trie.leaves_of(excluded)
+    dead = torch.where(leaves == NO_LEAF, _NO_NODE, leaves).sort(dim=1).values
+    is_repeated = torch.zeros_like(dead, dtype=torch.bool)
+    is_repeated[:, 1:] = dead[:, 1:] == dead[:, :-1]
+    dead = dead.masked_fill(is_repeated, _NO_NODE).sort(dim=1).values
+    place = torch.arange(dead.shape[1], device=dead.device)
+    nodes, parents = [], []
+    for offsets in reversed(trie.offsets):
+        inside = dead.clamp(max=torch.iinfo(offsets.dtype).max).to(offsets.dtype)
+        parent = torch.searchsorted(offsets, inside, right=True) - 1
+        parent = torch.where(dead == _NO_NODE, _NO_NODE, parent)
+        nodes.append(dead)
+        parents.append(parent)
+        first = torch.searchsorted(parent, parent)
+        num_dead = torch.searchsorted(parent, parent, right=True) - first
+        real = parent.clamp(max=len(offsets) - 2)
+        is_dead = (num_dead == offsets[real + 1] - offsets[real]) & (first == place) & (parent != _NO_NODE)
+        dead = torch.where(is_dead, parent, _NO_NODE).sort(dim=1).values
+    return Dead(tuple(nodes[::-1]), tuple(parents[::-1]))
+
+
+def best_children(
+    trie: Trie,
+    level: int,
+    nodes: Tensor,
+    scores: Tensor,
+    log_probabilities: Tensor,
+    beam_width: int,
+    dead: Dead | None = None,
+    renormalise: bool = False,
+) -> Step:
+    r"""The best continuations of every user's beams, $s_{child} = s_{beam} + \log p(code \mid beam)$.
+
+    Args:
+        trie: the items that may be named.
+        level: the beams' level.
+        nodes: int64 [B, K], the beams' nodes, distinct within a user; ignored where there is no beam.
+        scores: float32 [B, K], log-probabilities in nats; -inf where there is no beam.
+        log_probabilities: float32 [B, K, C], of the level's codes; C is at least the trie's number of codes.
+        beam_width: beams to keep per user.
+        dead: nodes that must not be entered (see `dead_nodes`).
+        renormalise: whether p is renormalised over the children that the trie has under the beam's node, dead or not.
+
+    Returns:
+        K' = min(beam_width, K W) beams per user.
+    """
+    assert log_probabilities.shape[2] >= trie.num_codes[level]
+    nodes = nodes.masked_fill(scores == _NO_BEAM, 0)
+    has_mask = trie.bitmasks[level].numel() > 0
+    rows = None if has_mask else _rows_of(trie, level, nodes)
+    child_BKW = _by_mask(trie, level, nodes, log_probabilities) if rows is None else rows.read(log_probabilities)
+    if renormalise:
+        # The floor keeps a node without any possible child at -inf instead of NaN.
+        normaliser = child_BKW.logsumexp(dim=2, keepdim=True).clamp_min(torch.finfo(child_BKW.dtype).min)
+        child_BKW = child_BKW - normaliser
+    width = child_BKW.shape[2]
+    flat = (child_BKW + scores[..., None]).flatten(1)
+    if dead is not None:
+        _close(flat, trie, level, nodes, scores, dead, width, has_mask)
+
+    kept = min(beam_width, flat.shape[1])
+    best, slot = flat.topk(min(kept + 1, flat.shape[1]), dim=1)
+    left_out = best[:, kept] if best.shape[1] > kept else torch.full_like(best[:, 0], _NO_BEAM)
+    best, slot = best[:, :kept], slot[:, :kept]
+    parent = torch.div(slot, width, rounding_mode="floor")
+    place = slot - parent * width
+    starts = trie.offsets[level][nodes].gather(1, parent).long()
+    if rows is None:
+        code = place
+        new_nodes = starts + _rank(trie.bitmasks[level][nodes.gather(1, parent)], code)
+    else:
+        new_nodes = starts + place
+        code = trie.codes[level][new_nodes.clamp(max=len(trie.codes[level]) - 1)].long()
+    return Step(parent, code, new_nodes.masked_fill(best == _NO_BEAM, 0), best, left_out)
+
+
+def _by_mask(trie: Trie, level: int, nodes: Tensor, log_probabilities: Tensor) -> Tensor:
+    """Log-probabilities of all codes, -inf where a code leads nowhere; float32 [B, K, W]."""
+    mask = trie.bitmasks[level][nodes]
+    width = min(mask.shape[2] * 8, log_probabilities.shape[2])
+    closed = functional.embedding(mask.int(), _closed_bits(mask.device)).flatten(2)
+    return log_probabilities[..., :width] + closed[..., :width]
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    codes: Tensor  # int64 [B, K, W]
+    closed: Tensor  # float32 [B, K, W], 0 for a child and -inf behind the last one
+
+    def read(self, log_probabilities: Tensor) -> Tensor:
+        return log_probabilities.gather(2, self.codes) + self.closed
+
+
+def _rows_of(trie: Trie, level: int, nodes: Tensor) -> _Rows:
+    offsets, codes = trie.offsets[level], trie.codes[level]
+    starts = offsets[nodes]
+    counts = (offsets[nodes + 1] - starts).int()
+    width = int(counts.max()) if counts.device.type == "cpu" else trie.max_children[level]
+    place = torch.arange(width, dtype=torch.int32, device=nodes.device)
+    numbers = (starts[..., None] + place).clamp_(max=len(codes) - 1)
+    row_codes = codes.index_select(0, numbers.flatten()).view(numbers.shape).long()
+    # The sign of (last place - place), spread over the bits of -inf: plain integer steps instead of a slow select.
+    closed = (((counts - 1)[..., None] - place) >> 31 & _BITS_OF_MINUS_INFINITY).view(torch.float32)
+    return _Rows(row_codes, closed)
+
+
+def _close(
+    flat: Tensor, trie: Trie, level: int, nodes: Tensor, scores: Tensor, dead: Dead, width: int, has_mask: bool
+) -> None:
+    """Sets dead children to -inf in `flat`, [B, K W], in place."""
+    dead_numbers, parents = dead.nodes[level], dead.parents[level]
+    ordered, beam = nodes.masked_fill(scores == _NO_BEAM, -1).sort(dim=1)
+    rank = torch.searchsorted(ordered, parents).clamp_(max=nodes.shape[1] - 1)
+    is_beam = ordered.gather(1, rank) == parents
+    inside = dead_numbers.clamp(max=len(trie.codes[level]) - 1)
+    starts = trie.offsets[level][parents.clamp(max=len(trie.offsets[level]) - 2)]
+    place = trie.codes[level][inside].long() if has_mask else inside - starts
+    column = torch.where(is_beam, beam.gather(1, rank) * width + place, 0)
+    flat.scatter_add_(1, column, torch.zeros_like(column, dtype=flat.dtype).masked_fill_(is_beam, _NO_BEAM))
+
+
+def _rank(mask: Tensor, code: Tensor) -> Tensor:
+    """How many set bits of each mask, uint8 [B, K, bytes], come before a code, int64 [B, K]; int64 [B, K]."""
+    byte, num_set = code >> 3, _set_bits(mask.device)
+    is_before = torch.arange(mask.shape[2], device=mask.device) < byte[..., None]
+    before = (num_set[mask.int()] * is_before).sum(dim=2)
+    lower_bits = (torch.ones_like(code) << (code & 7)) - 1
+    return before + num_set[mask.gather(2, byte[..., None]).squeeze(2).long() & lower_bits]
+
+
+@lru_cache
+def _closed_bits(device: torch.device) -> Tensor:
+    """float32 [256, 8]: 0 where a byte's bit is set, -inf where it is not."""
+    with torch.inference_mode(False):
+        bits = torch.arange(256, device=device)[:, None] >> torch.arange(8, device=device) & 1
+        return torch.zeros(bits.shape, device=device).masked_fill_(bits == 0, _NO_BEAM)
+
+
+@lru_cache
+def _set_bits(device: torch.device) -> Tensor:
+    """uint8 [256]: the number of set bits of each byte."""
+    with torch.inference_mode(False):
+        return (torch.arange(256, device=device)[:, None] >> torch.arange(8, device=device) & 1).sum(1).to(torch.uint8)

@@ -67,7 +67,7 @@ def test_gradient_against_finite_differences(name: str) -> None:
     current, anchor = groups(12, num_groups=2, step=0.3)
     current.requires_grad_()
     term = PROXIMAL_TERMS[name]  # type: ignore[index]
-    assert torch.autograd.gradcheck(lambda v: term([v], [anchor]), [current])
+    assert torch.autograd.gradcheck(lambda v: term([anchor])([v]), [current])
 
 
 def test_no_gradient_flows_into_the_anchor() -> None:
@@ -87,7 +87,7 @@ def test_quadratic_form_for_small_steps() -> None:
 def test_zero_distance_has_zero_value_and_gradient() -> None:
     _, anchor = groups()
     current = anchor.clone().requires_grad_()
-    value = paper_term([current], [anchor])
+    value = paper_term([anchor])([current])
     (gradient,) = torch.autograd.grad(value, current)
     assert value.item() == 0
     assert gradient.abs().max().item() == 0
@@ -109,19 +109,19 @@ def test_scalings_relate_as_documented() -> None:
     small, large = groups(32, 4, seed=1), groups(128, 2, seed=2)
     current, anchor = [small[0], large[0]], [small[1], large[1]]
     kl_small, kl_large = softmax_kl(*small).sum(), softmax_kl(*large).sum()
-    torch.testing.assert_close(paper_term(current, anchor), kl_small + kl_large)
+    torch.testing.assert_close(paper_term(anchor)(current), kl_small + kl_large)
     # 6 groups are 3 modules: the mean over modules of KL(A) + KL(B).
-    torch.testing.assert_close(official_term(current, anchor), (kl_small + kl_large) / 3)
-    torch.testing.assert_close(normalised_term(current, anchor), 32 * kl_small + 128 * kl_large)
+    torch.testing.assert_close(official_term(anchor)(current), (kl_small + kl_large) / 3)
+    torch.testing.assert_close(normalised_term(anchor)(current), 32 * kl_small + 128 * kl_large)
     torch.testing.assert_close(
-        l2_term(current, anchor), 0.5 * (squared_distance(*small).sum() + squared_distance(*large).sum())
+        l2_term(anchor)(current), 0.5 * (squared_distance(*small).sum() + squared_distance(*large).sum())
     )
 
 
 def test_normalised_is_about_half_the_squared_distance_at_every_width() -> None:
     for size in (64, 1024, 16_384):
         current, anchor = groups(size, step=1e-3)
-        ratio = normalised_term([current], [anchor]) / l2_term([current], [anchor])
+        ratio = normalised_term([anchor])([current]) / l2_term([anchor])([current])
         assert ratio.item() == pytest.approx(1.0, rel=0.1)
 
 
@@ -129,3 +129,41 @@ def test_stacked_groups_equal_a_loop_over_matrices() -> None:
     current, anchor = groups(50, 7)
     one_by_one = torch.stack([softmax_kl(v[None], u[None]).squeeze() for v, u in zip(current, anchor, strict=True)])
     torch.testing.assert_close(softmax_kl(current, anchor), one_by_one, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("step", [1e-5, 1e-3, 0.3])
+def test_float32_gradient_is_the_closed_form_in_float64(step: float) -> None:
+    current, anchor = groups(5_000, 60, step=step)  # more than one piece
+    current, anchor = current.float().requires_grad_(), anchor.float()
+    exact = current.detach().double()
+    log_p, log_q = torch.log_softmax(exact, 1), torch.log_softmax(anchor.double(), 1)
+    kl = (log_p.exp() * (log_p - log_q)).sum(1, keepdim=True)
+    expected = log_p.exp() * (log_p - log_q - kl)
+    (gradient,) = torch.autograd.grad(softmax_kl(current, anchor).sum(), current)
+    assert (gradient - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_each_group_gets_its_own_share_of_the_outer_gradient() -> None:
+    current, anchor = groups(40, 3, step=0.1)
+    current.requires_grad_()
+    outer = torch.tensor([0.0, 1.0, -2.0], dtype=torch.float64)
+    (whole,) = torch.autograd.grad(softmax_kl(current, anchor) @ outer, current)
+    (plain,) = torch.autograd.grad(softmax_kl(current, anchor).sum(), current)
+    torch.testing.assert_close(whole, plain * outer[:, None])
+
+
+def test_a_term_reads_the_matrices_anew_at_every_call() -> None:
+    current, anchor = groups()
+    term = normalised_term([anchor])
+    before = term([current])
+    current += 0.01 * torch.randn_like(current)
+    assert term([current]) != before
+    torch.testing.assert_close(term([current]), normalised_term([anchor])([current]), rtol=0, atol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cuda_agrees_with_the_cpu() -> None:
+    current, anchor = groups(step=0.1)
+    expected = normalised_term([anchor])([current])
+    value = normalised_term([anchor.cuda()])([current.cuda()])
+    torch.testing.assert_close(value.cpu(), expected)

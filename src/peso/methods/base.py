@@ -4,13 +4,16 @@ A method owns no model and mutates nothing. It sees the adapter's LoRA matrices 
 tensors, one per matrix size, each row one flattened A or B.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from torch import Tensor
 
 from peso.data.dataset import Dataset, IntArray
 from peso.data.examples import targets_of_block
+
+Penalty = Callable[[Sequence[Tensor]], Tensor]
+"""From the adapter's current groups to a scalar."""
 
 
 class ContinualMethod:
@@ -27,14 +30,14 @@ class ContinualMethod:
         """Event indices of the targets to train on: the block's own training targets unless a method adds some."""
         return targets_of_block(dataset, block, "train")
 
-    def penalty(self, groups: Sequence[Tensor], anchor: Sequence[Tensor]) -> Tensor | None:
-        """The scalar added to the cross-entropy, differentiable in `groups`.
+    def penalty(self, anchor: Sequence[Tensor]) -> Penalty | None:
+        """What is added to the cross-entropy of one block; called once, before its first step.
 
         Args:
-            groups: current LoRA matrices.
-            anchor: the same after the previous block.
+            anchor: the LoRA matrices after the previous block; they do not change during this one.
 
         Returns:
-            A scalar, or None when there is nothing to add.
+            From the current matrices, laid out alike, to a scalar that is differentiable in them; None when there is
+            nothing to add.
         """
         return None

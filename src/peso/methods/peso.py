@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from peso.config import ProximalConfig
-from peso.methods.base import ContinualMethod
+from peso.methods.base import ContinualMethod, Penalty
 from peso.methods.proximal import PROXIMAL_TERMS
 
 
@@ -21,8 +21,9 @@ class Peso(ContinualMethod):
         self._term = PROXIMAL_TERMS[config.scaling]
         self._strength = config.strength
 
-    def penalty(self, groups: Sequence[Tensor], anchor: Sequence[Tensor]) -> Tensor | None:
+    def penalty(self, anchor: Sequence[Tensor]) -> Penalty | None:
         """Strength times the proximal term between the adapter and its previous state."""
         if self._strength == 0:
             return None
-        return self._strength * self._term(groups, anchor)
+        term = self._term(anchor)
+        return lambda groups: self._strength * term(groups)

@@ -59,10 +59,10 @@ def run_update(
     parts = adapter_parts(model)
     anchors = {name: part.snapshot() for name, part in parts.items()}
     lora, anchor = parts[LORA], anchors[LORA]
-    anchor_groups = _groups(lora, anchor)
+    distance = method.penalty(_groups(lora, anchor))
 
     def penalty() -> Tensor | None:
-        return method.penalty(_groups(lora, lora.data), anchor_groups)
+        return None if distance is None else distance(_groups(lora, lora.data))
 
     stage = Stage(
         name=f"block_{block}",
@@ -102,7 +102,9 @@ def write_update(folder: Path, model: PeftModel, update: Update, update_id: str)
 
 
 def _groups(part: FlatParameters, buffer: Tensor) -> list[Tensor]:
-    return [stack.of(buffer) for stack in part.stacks]
+    """All stacks of a buffer as views of one split, whose gradient is written in one pass."""
+    pieces = buffer.split([len(stack.names) * stack.size for stack in part.stacks])
+    return [piece.view(-1, stack.size) for piece, stack in zip(pieces, part.stacks, strict=True)]
 
 
 def _movement(block: int, part: FlatParameters, anchor: Tensor) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from benchmarks.harness import Outcome, Target, compare, run_benchmark, seconds_of
 from peso.config import BackboneConfig
 from peso.decoding.beam import beam_search
+from peso.decoding.code_scores import CodeScores
 from peso.decoding.expansion import best_children
 from peso.decoding.trie import Trie
 from peso.decoding.trie_file import ITEM_COLUMN, build_trie_from_parquet, level_column, load_trie, save_trie
@@ -100,6 +101,7 @@ def measure(quick: bool) -> Outcome:
 
 def _batch() -> Batch:
     model, tokenizer = build_backbone(BackboneConfig(), (NUM_CODES,) * NUM_LEVELS, seed=0)
+    model.eval()
     level_token_ids = [
         torch.tensor(tokenizer.convert_tokens_to_ids([code_token(level, code) for code in range(NUM_CODES)]))
         for level in range(NUM_LEVELS)
@@ -107,7 +109,7 @@ def _batch() -> Batch:
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(MEAN_HISTORY_TOKENS // 2, MEAN_HISTORY_TOKENS * 3 // 2, (NUM_USERS,), generator=generator)
     prompts = torch.randint(len(tokenizer), (NUM_USERS, int(lengths.max())), generator=generator)
-    return Batch(model.eval(), level_token_ids, prompts, lengths)
+    return Batch(model, CodeScores(model, level_token_ids, "level"), prompts, lengths)
 
 
 def _built_and_loaded(size: int, folder: Path) -> tuple[Trie, dict[str, Any]]:

@@ -61,6 +61,14 @@ class FlatParameters:
         assert self.data.grad is not None
         return self.data.grad
 
+    def groups(self, buffer: Tensor) -> list[Tensor]:
+        """The groups of a flat buffer with this layout, one [G, n] view per size.
+
+        They are views of one split, so a gradient with respect to all of them is written in one pass.
+        """
+        pieces = buffer.split([len(stack.names) * stack.size for stack in self.stacks])
+        return [piece.view(-1, stack.size) for piece, stack in zip(pieces, self.stacks, strict=True)]
+
     def snapshot(self) -> Tensor:
         """A copy of the current values, float32 [P]."""
         return self.data.detach().clone()

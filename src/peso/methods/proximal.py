@@ -63,7 +63,7 @@ class SoftmaxAnchor:
         clamps.
         """
         dtype = torch.promote_types(current_GN.dtype, self.dtype)
-        divergence_G: Tensor = _SoftmaxDivergence.apply(
+        divergence_G: Tensor = _SoftmaxDivergence.apply(  # type: ignore[no-untyped-call]
             current_GN.to(dtype), self.values_GN.to(dtype), self.q_GN.to(dtype)
         )
         return divergence_G
@@ -84,7 +84,7 @@ class _SoftmaxDivergence(torch.autograd.Function):
         return divergence_G
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, outer_G: Tensor) -> tuple[Tensor, None, None]:
         (gradient_GN,) = ctx.saved_tensors
         return gradient_GN * outer_G[:, None], None, None

@@ -157,18 +157,38 @@ def _train_epoch(
     batches: list[np.ndarray],
 ) -> tuple[float, float | None]:
     model.train()
-    total = torch.zeros((), dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64, device=model.device)
     ratios: list[Tensor] = []
     for chosen in batches:
-        optimizer.zero_gradients()
-        total += add_gradient(model, likelihood, stage, chosen).double()
-        _clip(optimizer, stage.training.max_gradient_norm)
-        penalty = stage.penalty()
-        if penalty is not None:
-            ratios.append(_add_penalty_gradient(stage.parts[stage.penalised_part], penalty))
-        optimizer.step()
+        loss, step_ratio = training_step(model, likelihood, stage, optimizer, chosen)
+        total += loss.double()
+        ratios += [] if step_ratio is None else [step_ratio]
     ratio = float(torch.stack(ratios).mean()) if ratios else None
     return float(total) / int(stage.train_rows.num_targets.sum()), ratio
+
+
+def training_step(
+    model: PreTrainedModel, likelihood: CodeLikelihood, stage: Stage, optimizer: FlatOptimizer, chosen: np.ndarray
+) -> tuple[Tensor, Tensor | None]:
+    """One optimizer step on some training rows.
+
+    Args:
+        model: in training mode.
+        likelihood: the loss.
+        stage: rows, builder, penalty.
+        optimizer: over the stage's parts.
+        chosen: row numbers, int64 [B].
+
+    Returns:
+        The summed cross-entropy in nats, and the gradient ratio of `EpochRecord`; scalars without gradient.
+    """
+    optimizer.zero_gradients()
+    loss = add_gradient(model, likelihood, stage, chosen)
+    clip_gradient(optimizer, stage.training.max_gradient_norm)
+    penalty = stage.penalty()
+    ratio = None if penalty is None else add_penalty_gradient(stage.parts[stage.penalised_part], penalty)
+    optimizer.step()
+    return loss, ratio
 
 
 def add_gradient(model: PreTrainedModel, likelihood: CodeLikelihood, stage: Stage, chosen: np.ndarray) -> Tensor:
@@ -195,13 +215,14 @@ def add_gradient(model: PreTrainedModel, likelihood: CodeLikelihood, stage: Stag
     return torch.stack(losses).sum()
 
 
-def _clip(optimizer: FlatOptimizer, longest: float) -> None:
+def clip_gradient(optimizer: FlatOptimizer, longest: float) -> None:
+    """Scales the gradient over all parts down to a length, if it is longer."""
     factor = torch.clamp(longest / (optimizer.gradient_norm() + 1e-12), max=1.0)
     for part in optimizer.parts.values():
         part.gradient.mul_(factor)
 
 
-def _add_penalty_gradient(part: FlatParameters, penalty: Tensor) -> Tensor:
+def add_penalty_gradient(part: FlatParameters, penalty: Tensor) -> Tensor:
     """Adds the penalty's gradient and returns its length relative to the cross-entropy's."""
     cross_entropy_norm = torch.linalg.vector_norm(part.gradient)
     (gradient,) = torch.autograd.grad(penalty, part.data)

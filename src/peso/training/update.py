@@ -59,10 +59,10 @@ def run_update(
     parts = adapter_parts(model)
     anchors = {name: part.snapshot() for name, part in parts.items()}
     lora, anchor = parts[LORA], anchors[LORA]
-    distance = method.penalty(_groups(lora, anchor))
+    distance = method.penalty(lora.groups(anchor))
 
     def penalty() -> Tensor | None:
-        return None if distance is None else distance(_groups(lora, lora.data))
+        return None if distance is None else distance(lora.groups(lora.data))
 
     stage = Stage(
         name=f"block_{block}",
@@ -99,12 +99,6 @@ def write_update(folder: Path, model: PeftModel, update: Update, update_id: str)
     record = asdict(written) | {"update_id": update_id}
     (folder / UPDATE_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
     return written
-
-
-def _groups(part: FlatParameters, buffer: Tensor) -> list[Tensor]:
-    """All stacks of a buffer as views of one split, whose gradient is written in one pass."""
-    pieces = buffer.split([len(stack.names) * stack.size for stack in part.stacks])
-    return [piece.view(-1, stack.size) for piece, stack in zip(pieces, part.stacks, strict=True)]
 
 
 def _movement(block: int, part: FlatParameters, anchor: Tensor) -> list[dict[str, Any]]:

@@ -1,0 +1,110 @@
+"""Decoding: users per second with 10 beams against `transformers.generate` constrained by a trie."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.harness import Outcome, Target, compare, run_benchmark, seconds_of, turns_of
+from benchmarks.rivals import StockDecoder
+from benchmarks.world import build_adapted_model, load_world
+from peso.config import DecodingConfig
+from peso.data.examples import catalogue_items, targets_of_block
+from peso.decoding.recommend import Recommender
+from peso.decoding.trie import build_trie
+from peso.training.materials import Materials, Reader
+
+BEAM_WIDTH = 10
+BLOCK = 1
+ALONE, BATCHED = 40.0, 8.0
+RIVAL_BATCHES = (8, 32, 64, 128)
+NUM_CHECKED = 16
+
+Prompts = Sequence[NDArray[np.int64]]
+
+
+def main() -> None:
+    """Command line."""
+    run_benchmark("decode", __doc__, measure)
+
+
+def measure(quick: bool) -> Outcome:
+    """Checks that both find the same lists, then times them in turns."""
+    materials = load_world()
+    world = build_adapted_model(materials)
+    world.peft.eval()
+    prompts = _prompts(materials, world.reader)
+    allowed = catalogue_items(materials.dataset, "known", BLOCK)
+    rival = StockDecoder(world.reader.model, world.reader.builder.vocabulary, allowed, BEAM_WIDTH)
+    trie = build_trie(materials.semantic_ids.codes, allowed)
+    vocabulary = world.reader.builder.vocabulary
+    settings = DecodingConfig(num_recommendations=BEAM_WIDTH, beam_width=BEAM_WIDTH)
+    checked = settings.model_copy(update={"normaliser": "vocabulary"})
+    difference = _check(
+        Recommender(world.reader.model, vocabulary, checked).recommend, rival, prompts[:NUM_CHECKED], trie
+    )
+    recommender = Recommender(world.reader.model, vocabulary, settings)
+
+    def ours() -> float:
+        return seconds_of(lambda: recommender.recommend(prompts, trie)) / len(prompts)
+
+    def theirs(batch: int, num_batches: int) -> Callable[[], float]:
+        chosen = [prompts[start : start + batch] for start in range(0, batch * num_batches, batch)]
+        return lambda: seconds_of(lambda: [rival.recommend(piece) for piece in chosen]) / (batch * num_batches)
+
+    rates = RIVAL_BATCHES[:3] if quick else RIVAL_BATCHES
+    tried = {batch: theirs(batch, max(1, 64 // batch))() for batch in rates}
+    best = min(tried, key=lambda batch: tried[batch])
+    comparison = compare(
+        {"peso": ours, "generate_alone": theirs(1, 8 if quick else 24), "generate_batched": theirs(best, 1)},
+        turns_of(quick),
+    )
+    targets = {
+        "times_generate_alone": Target(comparison.ratio("generate_alone", "peso"), ALONE, unit="x"),
+        "times_generate_batched": Target(comparison.ratio("generate_batched", "peso"), BATCHED, unit="x"),
+    }
+    details: dict[str, Any] = {
+        "users_per_second": {side: 1 / comparison.median(side) for side in comparison.measured},
+        "generate_users_per_second_by_batch": {str(batch): 1 / seconds for batch, seconds in tried.items()},
+        "generate_best_batch": best,
+        "users": len(prompts),
+        "tokens_per_history": float(np.mean([len(prompt) for prompt in prompts])),
+        "catalogue": len(allowed),
+        "largest_score_difference_nats": difference,
+    }
+    return Outcome(targets, details)
+
+
+def _prompts(materials: Materials, reader: Reader) -> list[NDArray[np.int64]]:
+    """Histories of the block's test targets, in random order so that every batch is alike."""
+    dataset = materials.dataset
+    targets = np.random.default_rng(0).permutation(targets_of_block(dataset, BLOCK, "test"))
+    starts = np.maximum(dataset.user_offsets[dataset.event_user[targets]], targets - materials.config.max_history)
+    return [
+        reader.builder.prompt(dataset.event_item[start:target]) for start, target in zip(starts, targets, strict=True)
+    ]
+
+
+def _check(recommend: Callable[..., Any], rival: StockDecoder, prompts: Prompts, trie: Any) -> float:
+    """Both must give the same scores in order, and the same items where scores do not tie.
+
+    Returns:
+        The largest difference of a score, in nats.
+
+    Raises:
+        AssertionError: they differ by more than rounding.
+    """
+    items, scores = recommend(prompts, trie)
+    their_items, their_scores = rival.recommend(prompts)
+    difference = float((torch.from_numpy(scores) - their_scores).abs().max())
+    assert difference < 1e-4, f"scores differ from generate's by {difference} nats"
+    for ours, theirs, at in zip(items, their_items, scores, strict=True):
+        clear = np.abs(np.subtract.outer(at, at) + np.eye(len(at))).min(1) > 1e-4
+        assert (ours[clear] == np.array(theirs)[clear]).all(), "lists differ from generate's"
+    return difference
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Training: targets per second against Hugging Face's Trainer, and the share of the machine's floor that is reached."""
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.harness import Outcome, Target, compare, run_benchmark, seconds_of, turns_of
+from benchmarks.rivals import Examples, stock_model, trainer_seconds_per_target
+from benchmarks.world import build_adapted_model, load_world
+from peso.config import RunConfig
+from peso.data.examples import targets_of_block
+from peso.lm.batching import batches_of_similar_length
+from peso.lm.rows import one_target_per_row
+from peso.training.base import adapter_parts, training_rows
+from peso.training.materials import Materials, Reader
+from peso.training.optimisation import FlatOptimizer
+from peso.training.trainer import Stage, training_step
+from peso.types import TemplateName
+
+WANTED: dict[TemplateName, float] = {"sid": 8.0, "instruct": 5.0}
+WANTED_SHARE = 0.6
+NUM_USERS, RIVAL_TARGETS = 1200, 1536
+RIVAL_BATCHES = (16, 64, 256)
+
+
+def main() -> None:
+    """Command line."""
+    run_benchmark("train", __doc__, measure)
+
+
+def measure(quick: bool) -> Outcome:
+    """Both templates, then the floor."""
+    targets: dict[str, Target] = {}
+    details: dict[str, Any] = {}
+    for template, wanted in WANTED.items():
+        facts = _against_trainer(template, quick)
+        targets[f"{template}_times_trainer"] = Target(facts["ratio"], wanted, unit="x")
+        details[template] = facts
+    details["floor"] = _floor(quick)
+    targets["share_of_floor"] = Target(details["floor"]["share"], WANTED_SHARE)
+    return Outcome(targets, details)
+
+
+class OurTraining:
+    """Steps of the default trainer over the targets of some users of block 0."""
+
+    def __init__(self, template: TemplateName, num_users: int) -> None:
+        """Builds model, rows and optimizer.
+
+        Args:
+            template: how histories are written.
+            num_users: how many users, drawn with a fixed seed.
+        """
+        self.materials: Materials = load_world({"template": template})
+        world = build_adapted_model(self.materials)
+        self.reader: Reader = world.reader
+        self.targets = _targets_of_users(self.materials, num_users)
+        config: RunConfig = self.materials.config
+        rows = training_rows(self.materials, self.targets)
+        self.stage = Stage(
+            name="benchmark", key="", block=0, parts=adapter_parts(world.peft), builder=self.reader.builder,
+            train_rows=rows, valid_rows=rows.take(np.arange(0)), epochs=1, learning_rate=1e-4, weight_decay=0.01,
+            training=config.training, seed=0,
+        )  # fmt: skip
+        lengths = self.reader.builder.row_lengths(rows)
+        self.batches = batches_of_similar_length(lengths, rows.num_targets, config.training.batch_targets, seed=0)
+        self._optimizer = FlatOptimizer(self.stage.parts, 1e-4, 0.01, num_steps=10_000, warmup_fraction=0.01)
+
+    def epoch(self) -> None:
+        """One pass over all targets."""
+        self.reader.model.train()
+        for chosen in self.batches:
+            training_step(self.reader.model, self.reader.likelihood, self.stage, self._optimizer, chosen)
+
+
+def _targets_of_users(materials: Materials, num_users: int) -> np.ndarray:
+    dataset = materials.dataset
+    targets = targets_of_block(dataset, 0, "train")
+    users = np.unique(dataset.event_user[targets])
+    chosen = np.random.default_rng(0).permutation(users)[:num_users]
+    return targets[np.isin(dataset.event_user[targets], chosen)]
+
+
+def _against_trainer(template: TemplateName, quick: bool) -> dict[str, Any]:
+    ours = OurTraining(template, NUM_USERS // 3 if quick else NUM_USERS)
+    materials, builder = ours.materials, ours.reader.builder
+    sample = np.random.default_rng(1).permutation(ours.targets)[: RIVAL_TARGETS // 3 if quick else RIVAL_TARGETS]
+    examples = Examples(builder, one_target_per_row(materials.dataset, sample, materials.config.max_history))
+    model = stock_model(materials, builder.vocabulary.all_token_ids)
+    with tempfile.TemporaryDirectory() as folder:
+        rival = partial(trainer_seconds_per_target, model, examples, folder=folder)
+        tried = {batch: rival(batch=batch) for batch in RIVAL_BATCHES if 2 * batch <= len(examples)}
+        best = min(tried, key=lambda batch: tried[batch])
+        sides: dict[str, Callable[[], float]] = {
+            "peso": lambda: seconds_of(ours.epoch) / len(ours.targets),
+            "trainer": lambda: rival(batch=best),
+        }
+        comparison = compare(sides, turns_of(quick))
+    return {
+        "ratio": comparison.ratio("trainer", "peso"),
+        "targets_per_second": {side: 1 / comparison.median(side) for side in sides},
+        "trainer_batch": best,
+        "trainer_targets_per_second_by_batch": {str(batch): 1 / seconds for batch, seconds in tried.items()},
+        "tokens_per_target": {
+            "peso": float(builder.row_lengths(ours.stage.train_rows).sum() / len(ours.targets)),
+            "trainer": float(np.mean([len(examples[number]["input_ids"]) for number in range(len(examples))])),
+        },
+    }
+
+
+def _floor(quick: bool) -> dict[str, Any]:
+    """The least time for the products that the adapter's gradient needs, at the rate the machine reaches on them."""
+    ours = OurTraining("sid", NUM_USERS // 3 if quick else NUM_USERS)
+    lengths = ours.reader.builder.row_lengths(ours.stage.train_rows)
+    num_tokens = int(lengths.sum()) // len(ours.batches)
+    shapes = _linear_shapes(ours.reader)
+    work = sum(4 * int(lengths.sum()) * wide * long for wide, long in shapes)  # forward, and back to the states
+    flops = work + _other_flops(ours, lengths)
+    operands = [
+        (torch.randn(num_tokens, wide), torch.randn(long, wide), torch.randn(num_tokens, long)) for wide, long in shapes
+    ]
+
+    def products() -> None:
+        for states, weight, gradient in operands:
+            torch.mm(states, weight.T)
+            torch.mm(gradient, weight)
+
+    def repeated() -> None:
+        for _ in ours.batches:
+            products()
+
+    per_call = sum(4 * num_tokens * wide * long for wide, long in shapes)
+    square = torch.randn(1536, 1536)
+    comparison = compare(
+        {
+            "epoch": lambda: seconds_of(ours.epoch),
+            "products": lambda: seconds_of(repeated),
+            "square": lambda: seconds_of(lambda: torch.mm(square, square)),
+        },
+        turns_of(quick),
+    )
+    rate = per_call * len(ours.batches) / comparison.median("products")
+    return {
+        "share": flops / per_call / len(ours.batches) * comparison.ratio("products", "epoch"),
+        "gflop_per_epoch": flops / 1e9,
+        "gflop_per_second_on_these_shapes": rate / 1e9,
+        "gflop_per_second_on_a_square": 2 * 1536**3 / comparison.median("square") / 1e9,
+        "seconds": comparison.as_json(),
+    }
+
+
+def _linear_shapes(reader: Reader) -> list[tuple[int, int]]:
+    config = reader.model.config
+    width, inner = config.hidden_size, config.intermediate_size
+    layer = [(width, width)] * 4 + [(width, inner)] * 2 + [(inner, width)]
+    return layer * config.num_hidden_layers
+
+
+def _other_flops(ours: OurTraining, lengths: np.ndarray) -> int:
+    """LoRA's own products, attention over what is seen (forward once, backward two and a half times), and the head."""
+    config, vocabulary = ours.reader.model.config, ours.reader.builder.vocabulary
+    lora = sum(
+        8 * int(lengths.sum()) * ours.materials.config.adapter.r * (i + o) for i, o in _linear_shapes(ours.reader)
+    )
+    pairs = int((lengths * (lengths + 1) // 2).sum())
+    attention = 14 * pairs * config.hidden_size * config.num_hidden_layers
+    codes = sum(map(len, vocabulary.level_token_ids))
+    return lora + attention + 6 * len(ours.targets) * config.hidden_size * codes
+
+
+if __name__ == "__main__":
+    main()

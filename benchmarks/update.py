@@ -1,0 +1,92 @@
+"""One update of a block against training the adapter again on all data so far: what it costs follows the new data."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.harness import Outcome, Target, compare, run_benchmark, seconds_of, turns_of
+from benchmarks.world import build_adapted_model, load_world
+from peso.data.dataset import IntArray
+from peso.data.examples import targets_of_block
+from peso.methods.registry import build_method
+from peso.training.base import LORA, adapter_parts, training_rows, validation_rows
+from peso.training.materials import Materials
+from peso.training.trainer import Stage, train_stage
+
+RETRAINING, SPREAD = 5.0, 1.5
+EPOCHS = 1
+QUICK_SHARE = 8
+
+
+def main() -> None:
+    """Command line."""
+    run_benchmark("update", __doc__, measure)
+
+
+def measure(quick: bool) -> Outcome:
+    """Updates of every block, and one retraining at the last, in turns."""
+    materials = load_world()
+    last = materials.dataset.num_blocks - 1
+    updates = {block: _targets(materials, [block], quick) for block in range(1, last + 1)}
+    everything = _targets(materials, list(range(last + 1)), quick)
+    sides: dict[str, Callable[[], float]] = {
+        f"block_{block}": _training(materials, block, targets) for block, targets in updates.items()
+    }
+    comparison = compare(sides | {"retraining": _training(materials, last, everything)}, turns_of(quick))
+    per_target = {block: comparison.median(f"block_{block}") / len(targets) for block, targets in updates.items()}
+    return Outcome(
+        {
+            "retraining_over_update": Target(comparison.ratio("retraining", f"block_{last}"), RETRAINING, unit="x"),
+            "spread_of_cost_per_target": Target(
+                max(per_target.values()) / min(per_target.values()), SPREAD, "at_most", "x"
+            ),
+        },
+        {
+            "targets": {f"block_{block}": len(targets) for block, targets in updates.items()}
+            | {"retraining": len(everything)},
+            "milliseconds_per_target": {f"block_{block}": 1e3 * seconds for block, seconds in per_target.items()},
+            "epochs": EPOCHS,
+            "seconds": comparison.as_json(),
+        },
+    )
+
+
+def _targets(materials: Materials, blocks: list[int], quick: bool) -> IntArray:
+    """Training targets of blocks; when quick, those of every eighth user."""
+    dataset = materials.dataset
+    targets = np.concatenate([targets_of_block(dataset, block, "train") for block in blocks])
+    targets.sort()
+    return targets[dataset.event_user[targets] % QUICK_SHARE == 0] if quick else targets
+
+
+def _training(materials: Materials, block: int, targets: IntArray) -> Callable[[], float]:
+    """Seconds of a PESO stage from a fresh start, validation included."""
+    world = build_adapted_model(materials)
+    config, reader = materials.config, world.reader
+    parts = adapter_parts(world.peft)
+    start = {name: part.snapshot() for name, part in parts.items()}
+    lora = parts[LORA]
+    distance = build_method(config).penalty(lora.groups(start[LORA]))
+    assert distance is not None, "the default method has a proximal term"
+    valid = validation_rows(materials, block)
+    valid = valid.take(np.arange(min(len(valid), len(targets) // 8)))
+    stage = Stage(
+        name="benchmark", key="", block=block, parts=parts, builder=reader.builder,
+        train_rows=training_rows(materials, targets), valid_rows=valid,
+        epochs=EPOCHS, learning_rate=1e-3, weight_decay=0.01, training=config.training, seed=0,
+        penalised_part=LORA, penalty=lambda: distance(lora.groups(lora.data)),
+    )  # fmt: skip
+
+    def once() -> float:
+        for name, part in parts.items():
+            part.restore(start[name])
+        with tempfile.TemporaryDirectory() as folder:
+            return seconds_of(lambda: train_stage(reader.model, reader.likelihood, stage, Path(folder) / "state"))
+
+    return once
+
+
+if __name__ == "__main__":
+    main()

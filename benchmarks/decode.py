@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from benchmarks.harness import Outcome, Target, compare, run_benchmark, seconds_of, turns_of
-from benchmarks.rivals import StockDecoder
+from benchmarks.rivals import StockDecoder, stock_model
 from benchmarks.world import build_adapted_model, load_world
 from peso.config import DecodingConfig
 from peso.data.examples import catalogue_items, targets_of_block
@@ -36,8 +37,10 @@ def measure(quick: bool) -> Outcome:
     world = build_adapted_model(materials)
     world.peft.eval()
     prompts = _prompts(materials, world.reader)
+    stock = stock_model(materials, world.reader.builder.vocabulary.all_token_ids).eval().get_base_model()
+    assert isinstance(stock, PreTrainedModel)
     allowed = catalogue_items(materials.dataset, "known", BLOCK)
-    rival = StockDecoder(world.reader.model, world.reader.builder.vocabulary, allowed, BEAM_WIDTH)
+    rival = StockDecoder(stock, world.reader.builder.vocabulary, allowed, BEAM_WIDTH)
     trie = build_trie(materials.semantic_ids.codes, allowed)
     vocabulary = world.reader.builder.vocabulary
     settings = DecodingConfig(num_recommendations=BEAM_WIDTH, beam_width=BEAM_WIDTH)

@@ -27,6 +27,7 @@ from peso.decoding.expansion import best_children
 from peso.decoding.trie import Trie
 from peso.decoding.trie_file import ITEM_COLUMN, build_trie_from_parquet, level_column, load_trie, save_trie
 from peso.lm.backbone import build_backbone
+from peso.lm.device import make_ready
 from peso.semantic_ids.catalogue import code_token
 
 NUM_LEVELS, NUM_CODES = 4, 256
@@ -101,7 +102,7 @@ def measure(quick: bool) -> Outcome:
 
 def _batch() -> Batch:
     model, tokenizer = build_backbone(BackboneConfig(), (NUM_CODES,) * NUM_LEVELS, seed=0)
-    model.eval()
+    model = make_ready(model).eval()
     level_token_ids = [
         torch.tensor(tokenizer.convert_tokens_to_ids([code_token(level, code) for code in range(NUM_CODES)]))
         for level in range(NUM_LEVELS)

@@ -12,6 +12,7 @@ from peso.data.simulate import SimulationSettings, simulate
 from peso.data.sources.peso_release import read_peso_release
 from peso.lm.adapters import attach_adapter
 from peso.lm.backbone import build_backbone
+from peso.lm.device import make_ready
 from peso.semantic_ids.catalogue import build_semantic_ids
 from peso.training.materials import Materials, Reader, build_reader
 
@@ -52,6 +53,7 @@ def build_adapted_model(materials: Materials) -> AdaptedModel:
     """Builds the configured backbone and attaches the configured adapter; equal materials give equal weights."""
     config = materials.config
     model, tokenizer = build_backbone(config.backbone, materials.semantic_ids.level_sizes, config.seed)
+    model = make_ready(model)
     reader = build_reader(materials, model, tokenizer)
     token_ids = reader.builder.vocabulary.all_token_ids
     return AdaptedModel(attach_adapter(model, config.adapter, token_ids, config.seed), reader)

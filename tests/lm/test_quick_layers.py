@@ -1,6 +1,7 @@
 """Quicker LoRA layers and token rows: the same function and gradients as PEFT's own, at its parameters."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -8,10 +9,21 @@ from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GemmaConfig,
+    GemmaForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from peso.config import AdapterConfig
 from peso.lm.adapters import attach_adapter
+from peso.lm.quick_layers import GatedProduct, RmsNorm, write_out_layers
 from peso.lm.token_rows import head_rows
 
 TOKENS = [3, 4, 5, 9, 20, 21]
@@ -97,3 +109,44 @@ def test_a_disabled_adapter_is_the_backbone() -> None:
     with torch.no_grad():
         plain = ours.unload()(input_ids=ids).logits
     torch.testing.assert_close(without, plain)
+
+
+def gradients_of(model: PreTrainedModel) -> list[Tensor]:
+    ids = torch.tensor([[1, 3, 4, 9, 20, 7, 21], [2, 5, 5, 12, 29, 3, 4]])
+    model.zero_grad()
+    loss = model(input_ids=ids, labels=ids).loss
+    loss.backward()
+    return [loss.detach(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma", "gpt2"])
+def test_written_out_layers_equal_the_models_own(kind: str) -> None:
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+             "num_key_value_heads": 2, "intermediate_size": 24, "head_dim": 8}  # fmt: skip
+    model: PreTrainedModel
+    if kind == "llama":
+        model = LlamaForCausalLM(LlamaConfig(**shape, pad_token_id=0))
+    elif kind == "qwen3":
+        model = Qwen3ForCausalLM(Qwen3Config(**shape, pad_token_id=0))
+    elif kind == "gemma":
+        model = GemmaForCausalLM(GemmaConfig(**shape, pad_token_id=0))
+    else:
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=30, n_embd=16, n_layer=2, n_head=2)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    theirs = gradients_of(model)
+    write_out_layers(model)
+    changed = sum("forward" in module.__dict__ for module in model.modules())
+    # Gemma's norm is another formula and its gate another function; GPT-2 has neither layer.
+    assert changed == {"llama": 5 + 2, "qwen3": 9 + 2, "gemma": 0, "gpt2": 0}[kind]
+    for mine, other in zip(gradients_of(model), theirs, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-4)
+
+
+def test_written_out_formulas_pass_gradcheck() -> None:
+    x, up = (torch.randn(3, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    weight = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda states, scale: RmsNorm.apply(states, scale, 1e-6), (x, weight))
+    assert torch.autograd.gradcheck(GatedProduct.apply, (x, up))

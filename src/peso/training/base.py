@@ -19,7 +19,7 @@ from peso.data.examples import targets_of_block
 from peso.files import atomic_directory, hash_of_json, read_json, remove_leftovers
 from peso.lm.adapters import attach_adapter, load_adapter, lora_parameters, save_adapter, token_row_parameters
 from peso.lm.backbone import EMBEDDED, build_backbone, load_backbone, save_backbone
-from peso.lm.device import to_device
+from peso.lm.device import make_ready
 from peso.lm.parameters import FlatParameters
 from peso.lm.rows import Rows, many_targets_per_row, one_target_per_row
 from peso.training.materials import Materials, Reader, build_reader
@@ -91,7 +91,7 @@ def load_base(materials: Materials, base: Base, adapter: Path | None = None) -> 
         adapter: folder of the adapter; v_0 by default.
     """
     model, tokenizer = load_backbone(base.folder / "backbone")
-    model = to_device(model)
+    model = make_ready(model)
     reader = build_reader(materials, model, tokenizer)
     return load_adapter(model, adapter or base.folder / "adapter", is_trainable=True), reader
 
@@ -121,7 +121,7 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
     unfinished.mkdir(exist_ok=True)
     started = time.perf_counter()
     model, tokenizer = build_backbone(config.backbone, materials.semantic_ids.level_sizes, config.seed)
-    model = to_device(model)
+    model = make_ready(model)
     reader = build_reader(materials, model, tokenizer)
     epochs: list[dict[str, Any]] = []
     if config.backbone.source == EMBEDDED:

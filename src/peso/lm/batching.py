@@ -4,11 +4,11 @@ import numpy as np
 
 from peso.data.dataset import IntArray
 
-_BATCHES_PER_POOL = 16
+_BATCHES_PER_POOL = 32
 
 
 def batches_of_similar_length(lengths: IntArray, weights: IntArray, batch_weight: int, seed: int) -> list[IntArray]:
-    """Random batches with little padding: shuffle, sort by length inside pools of 16 batches, cut, shuffle.
+    """Random batches with little padding: shuffle, sort by length inside pools of 32 batches, cut, shuffle.
 
     Args:
         lengths: int64 [R], tokens of each row.

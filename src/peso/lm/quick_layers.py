@@ -74,10 +74,11 @@ def write_out_layers(model: PreTrainedModel) -> None:
         return
     for module in model.modules():
         epsilon = getattr(module, "variance_epsilon", None)
-        if isinstance(epsilon, float) and isinstance(getattr(module, "weight", None), Tensor):
-            _change_if_equal(module, _norm, module.weight.shape[0])  # type: ignore[union-attr]
-        elif all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
-            _change_if_equal(module, _feed_forward, int(module.gate_proj.in_features))  # type: ignore[union-attr]
+        weight, gate = getattr(module, "weight", None), getattr(module, "gate_proj", None)
+        if isinstance(epsilon, float) and isinstance(weight, Tensor):
+            _change_if_equal(module, _norm, len(weight))
+        elif isinstance(gate, nn.Linear) and all(hasattr(module, name) for name in ("up_proj", "down_proj")):
+            _change_if_equal(module, _feed_forward, gate.in_features)
 
 
 def _norm(self: Any, hidden_states: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from peso.types import TemplateName
 
 INSTRUCT_PREFIX = "Items that a user chose , oldest first :"
 INSTRUCT_SEPARATOR = " ,"
-INSTRUCT_SUFFIX = " . Next :"
+INSTRUCT_SUFFIX = " Next:"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from benchmarks.harness import Outcome, Target, compare, run_benchmark, seconds_
 from benchmarks.rivals import StockDecoder, stock_model
 from benchmarks.world import build_adapted_model, load_world
 from peso.config import DecodingConfig
-from peso.data.examples import catalogue_items, targets_of_block
+from peso.data.examples import catalogue_items, history_starts, targets_of_block
 from peso.decoding.recommend import Recommender
 from peso.decoding.trie import build_trie
 from peso.training.materials import Materials, Reader
@@ -84,7 +84,7 @@ def _prompts(materials: Materials, reader: Reader) -> list[NDArray[np.int64]]:
     """Histories of the block's test targets, in random order so that every batch is alike."""
     dataset = materials.dataset
     targets = np.random.default_rng(0).permutation(targets_of_block(dataset, BLOCK, "test"))
-    starts = np.maximum(dataset.user_offsets[dataset.event_user[targets]], targets - materials.config.max_history)
+    starts = history_starts(dataset, targets, materials.config.max_history)
     return [
         reader.builder.prompt(dataset.event_item[start:target]) for start, target in zip(starts, targets, strict=True)
     ]

@@ -83,3 +83,18 @@ def test_every_row_is_in_one_line_and_fits() -> None:
     assert [(owners == number).sum().item() for number in range(len(rows))] == builder.row_lengths(rows).tolist()
     assert len(owners) < len(rows)
     assert owners.shape[1] <= max(120, builder.row_lengths(rows).max())
+
+
+@pytest.mark.parametrize("template", ["sid", "instruct"])
+def test_the_mask_in_blocks_is_the_dense_one(template: TemplateName) -> None:
+    dataset = users([[1, 2, 3, 4], [5, 6, 7, 11, 13], [20, 21, 22, 23]])
+    _, tokenizer = tiny_backbone()
+    builder, _ = tiny_builder(tokenizer, dataset, tiny_codes(), template)
+    batch = builder.batch(many_targets_per_row(dataset, np.arange(len(dataset.event_item)), 100, 20), line_tokens=60)
+    assert batch.visibility is not None
+    mask = batch.visibility.block_mask()
+    line, query, key = (torch.arange(size) for size in (*batch.input_ids.shape, batch.input_ids.shape[1]))
+    index = torch.zeros((), dtype=torch.int64)
+    seen = mask.mask_mod(line[:, None, None], index, query[:, None], key[None, :])
+    dense = batch.visibility.dense_mask(torch.float32)[:, 0]
+    assert torch.equal(seen, dense == 0)

@@ -129,7 +129,7 @@ def train_stage(
         started = time.perf_counter()
         torch.manual_seed(derive_seed(stage.seed, "dropout", stage.name, epoch))
         if stage.training.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         train_loss, ratio = _train_epoch(model, likelihood, stage, optimizer, plan[epoch])
         valid_loss = mean_loss(model, likelihood, stage.builder, stage.valid_rows)
         seconds = time.perf_counter() - started

@@ -1,0 +1,70 @@
+"""What shares a step and how it is computed changes the cost of a gradient, not the gradient."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import peso.lm.likelihood as likelihood_room
+from peso.config import AdapterConfig, TrainingConfig
+from peso.data.examples import targets_of_block
+from peso.lm.adapters import attach_adapter
+from peso.lm.batching import split_by_weight
+from peso.lm.likelihood import CodeLikelihood
+from peso.lm.rows import many_targets_per_row
+from peso.training.base import adapter_parts
+from peso.training.trainer import Stage, add_gradient
+from peso.types import Normaliser
+from worlds import tiny_backbone, tiny_builder, tiny_codes, tiny_dataset
+
+
+def gradient(normaliser: Normaliser = "level", **options: Any) -> tuple[float, Tensor]:
+    dataset = tiny_dataset()
+    model, tokenizer = tiny_backbone()
+    builder, vocabulary = tiny_builder(tokenizer, dataset, tiny_codes(), "instruct")
+    parts = adapter_parts(attach_adapter(model, AdapterConfig(), vocabulary.all_token_ids, seed=0))
+    rows = many_targets_per_row(dataset, targets_of_block(dataset, 0, "train"), 5, 3)
+    stage = Stage(
+        name="test", key="", block=0, parts=parts, builder=builder, train_rows=rows, valid_rows=rows, epochs=1,
+        learning_rate=1e-3, weight_decay=0.0, training=TrainingConfig(**options), seed=0,
+    )  # fmt: skip
+    if options.get("gradient_checkpointing"):
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    loss = add_gradient(model, CodeLikelihood(vocabulary, normaliser), stage, np.arange(len(rows)))
+    return float(loss), torch.cat([part.gradient for part in parts.values()])
+
+
+@pytest.mark.parametrize("options", [{"passes_per_step": 3}, {"gradient_checkpointing": True}, {"line_tokens": 200}])
+@pytest.mark.parametrize("normaliser", ["level", "vocabulary"])
+def test_the_gradient_stays(options: dict[str, Any], normaliser: Normaliser) -> None:
+    loss, plain = gradient(normaliser)
+    other_loss, other = gradient(normaliser, **options)
+    assert other_loss == pytest.approx(loss, rel=1e-5)
+    torch.testing.assert_close(other, plain, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("normaliser", ["level", "vocabulary"])
+def test_logits_in_pieces_give_the_same_gradient(normaliser: Normaliser, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, plain = gradient(normaliser)
+    monkeypatch.setattr(likelihood_room, "_LOGITS_AT_ONCE", 40)
+    _, pieces = gradient(normaliser)
+    torch.testing.assert_close(pieces, plain, atol=1e-6, rtol=1e-4)
+
+
+def test_bfloat16_is_near_and_accumulates_in_float32() -> None:
+    _, plain = gradient()
+    _, rounded = gradient(precision="bfloat16")
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, plain)
+    assert torch.cosine_similarity(rounded, plain, dim=0) > 0.99
+
+
+def test_pieces_of_equal_weight_hold_every_row_once() -> None:
+    weights = np.array([5, 1, 1, 1, 4, 4, 1, 1])
+    pieces = split_by_weight(weights, 3)
+    assert np.concatenate(pieces).tolist() == list(range(8))
+    assert [int(weights[piece].sum()) for piece in pieces] == [6, 6, 6]
+    assert len(split_by_weight(weights[:2], 5)) == 2

@@ -122,7 +122,7 @@ class DecodingConfig(_Section):
     search does; "trie", the codes that lead to an item in the catalogue. "level" is what the default loss trains, and
     a score then does not change when other items leave the catalogue; with "trie" it does, and a prefix with few
     children gets an easy next step, with "vocabulary" mass leaks to tokens that can never stand there."""
-    batch_tokens: int = Field(8192, ge=1)
+    batch_tokens: int = Field(4096, ge=1)
     """Tokens that go through the model together while decoding, at most: users are batched by the longer of their
     history and their beams, one user at least."""
 

@@ -23,6 +23,7 @@ from transformers import (
 
 from peso.config import AdapterConfig
 from peso.lm.adapters import attach_adapter
+from peso.lm.lora_linear import settled_weights
 from peso.lm.quick_layers import GatedProduct, RmsNorm, write_out_layers
 from peso.lm.token_rows import head_rows
 
@@ -155,3 +156,19 @@ def test_written_out_formulas_pass_gradcheck() -> None:
 
     assert torch.autograd.gradcheck(norm, (x, weight))
     assert torch.autograd.gradcheck(GatedProduct.apply, (x, up))
+
+
+def test_settled_weights_serve_inference_and_leave_no_trace() -> None:
+    _, model = adapted()
+    model.eval()
+    ids = torch.tensor([[1, 3, 4, 9]])
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        with settled_weights(model):
+            inside = model(input_ids=ids).logits
+        for _, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+        after = model(input_ids=ids).logits
+    assert torch.equal(before, inside)
+    assert not torch.allclose(after, before)

@@ -1,6 +1,7 @@
 """From histories to lists of items: prompts in batches of similar length, beams back in the callers' order."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +16,7 @@ from peso.decoding.code_scores import CodeScores
 from peso.decoding.cuda_graphs import GraphedSearch
 from peso.decoding.exact import exact_search
 from peso.decoding.trie import Trie
+from peso.lm.lora_linear import settled_weights
 from peso.lm.vocabulary import Vocabulary
 
 _NO_ITEM = -1
@@ -94,16 +96,20 @@ class Recommender:
         device = self._model.device
         self._model.eval()
         graphs = self._graphed(trie, beam_width) if device.type == "cuda" else None
-        for chosen in _batches(lengths, beam_width, self._config.batch_tokens):
-            tokens = _padded([prompts[number] for number in chosen], self._pad)
-            left_out = None if excluded is None else _padded([excluded[number] for number in chosen], _NO_ITEM)
-            its_lengths = torch.from_numpy(lengths[chosen])
-            if graphs is not None:
-                result = graphs(tokens, its_lengths, left_out)
-            else:
-                result = beam_search(self._model, tokens, its_lengths, trie, self._code_scores, beam_width, k, left_out)
-            where = torch.from_numpy(chosen)
-            items[where], scores[where], bound[where] = result.items, result.scores, result.bound
+        # A recorded graph holds the addresses of its weights, so nothing may be settled for one search only.
+        with nullcontext() if graphs is not None else settled_weights(self._model):
+            for chosen in _batches(lengths, beam_width, self._config.batch_tokens):
+                tokens = _padded([prompts[number] for number in chosen], self._pad)
+                left_out = None if excluded is None else _padded([excluded[number] for number in chosen], _NO_ITEM)
+                its_lengths = torch.from_numpy(lengths[chosen])
+                if graphs is not None:
+                    result = graphs(tokens, its_lengths, left_out)
+                else:
+                    result = beam_search(
+                        self._model, tokens, its_lengths, trie, self._code_scores, beam_width, k, left_out
+                    )
+                where = torch.from_numpy(chosen)
+                items[where], scores[where], bound[where] = result.items, result.scores, result.bound
         return BeamResult(items, scores, bound)
 
     def _graphed(self, trie: Trie, beam_width: int) -> GraphedSearch:

@@ -7,6 +7,8 @@ come from products of rank r, and nothing is computed for the frozen W_0. Saving
 Shapes: T tokens, I and O input and output features, R rank.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import MethodType
 from typing import Any
 
@@ -15,6 +17,8 @@ from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn import functional
+
+_SETTLED = "_settled_weight"
 
 
 class _MergedProduct(torch.autograd.Function):
@@ -57,10 +61,34 @@ def merge_products(model: PeftModel) -> None:
             module.__dict__["forward"] = MethodType(_forward, module)
 
 
+@contextmanager
+def settled_weights(model: nn.Module) -> Iterator[None]:
+    """Inside, passes without gradients use weights merged once, at the start; the adapter must not change meanwhile.
+
+    Args:
+        model: one whose LoRA layers went through `merge_products`; any other is left alone.
+    """
+    settled = [module for module in model.modules() if isinstance(module, LoraLinear) and _can_merge(module)]
+    with torch.inference_mode():
+        for module in settled:
+            name = module.active_adapters[0]
+            a, b, base = module.lora_A[name], module.lora_B[name], module.get_base_layer()
+            assert isinstance(a, nn.Linear) and isinstance(b, nn.Linear) and isinstance(base, nn.Linear)
+            module.__dict__[_SETTLED] = torch.addmm(base.weight, b.weight, a.weight, alpha=module.scaling[name])
+    try:
+        yield
+    finally:
+        for module in settled:
+            del module.__dict__[_SETTLED]
+
+
 def _forward(self: LoraLinear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     base = self.get_base_layer()
+    settled: Tensor | None = self.__dict__.get(_SETTLED)
     assert isinstance(base, nn.Linear)
-    if not _can_merge(self, base, x, kwargs):
+    if settled is not None and not torch.is_grad_enabled():
+        return functional.linear(x, settled, base.bias)
+    if kwargs or x.dtype != torch.float32 or torch.is_autocast_enabled(x.device.type) or not _can_merge(self):
         return LoraLinear.forward(self, x, *args, **kwargs)
     name = self.active_adapters[0]
     a, b = self.lora_A[name].weight, self.lora_B[name].weight
@@ -70,12 +98,12 @@ def _forward(self: LoraLinear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return product
 
 
-def _can_merge(layer: LoraLinear, base: nn.Linear, x: Tensor, options: dict[str, Any]) -> bool:
+def _can_merge(layer: LoraLinear) -> bool:
+    base = layer.get_base_layer()
     if len(layer.active_adapters) != 1 or layer.active_adapters[0] not in layer.lora_A:
         return False
     name = layer.active_adapters[0]
-    is_plain = name not in layer.lora_variant and not layer.lora_bias[name] and not options
+    is_plain = isinstance(base, nn.Linear) and name not in layer.lora_variant and not layer.lora_bias[name]
     drops = layer.training and not isinstance(layer.lora_dropout[name], nn.Identity)
-    is_single = x.dtype == base.weight.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
-    is_frozen = not base.weight.requires_grad and not layer.merged and not layer.disable_adapters
-    return is_plain and is_single and is_frozen and not drops
+    is_on = not layer.merged and not layer.disable_adapters
+    return is_plain and is_on and not drops and base.weight.dtype == torch.float32 and not base.weight.requires_grad

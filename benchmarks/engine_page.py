@@ -1,0 +1,57 @@
+"""Writes the page of docs/results/engine from the JSON files that lie there."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from peso.files import write_text
+
+INTRODUCTION = """\
+# Speed
+
+Written by `make bench` (one: `.venv/bin/python -m benchmarks.NAME [--quick] [--json]`). Both sides of a ratio
+are measured in one process, in turns, and the ratio is the median over turns. The data are the Video Games release
+where it is at hand, a simulated world elsewhere; models are untrained (speed does not depend on the weights).
+The rivals are in [`benchmarks/rivals.py`](../../../benchmarks/rivals.py): the Trainer of transformers with one padded
+example per target at its best batch size, and `generate` with ten beams and a trie as `prefix_allowed_tokens_fn`.
+"""
+
+
+def main() -> None:
+    """Reads every record and writes README.md beside them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    folder: Path = parser.parse_args().folder
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+    write_text(folder / "README.md", page(records))
+
+
+def page(records: list[dict[str, Any]]) -> str:
+    """One table of all targets, then where they were measured."""
+    lines = [INTRODUCTION, "| benchmark | what | measured | target | met |", "|---|---|---|---|---|"]
+    for record in records:
+        for name, target in record["targets"].items():
+            sign = "≥" if target["direction"] == "at_least" else "≤"
+            wanted = f"{sign} {target['target']:g} {target['unit']}".rstrip()
+            measured = f"{target['value']:.3g} {target['unit']}".rstrip()
+            words = name.replace("_", " ")
+            lines.append(
+                f"| [{record['benchmark']}]({record['benchmark']}.json) | {words} | {measured} | {wanted} "
+                f"| {'yes' if target['met'] else '**no**'} |"
+            )
+        if record["details"].get("was_run") is False:
+            lines.append(f"| {record['benchmark']} | {record['details']['reason']} | - | - | - |")
+    machines = {json.dumps(_without_load(record["machine"])) for record in records}
+    versions = {json.dumps(record["versions"]) for record in records}
+    return "\n".join(
+        [*lines, "", *[f"Machine: `{m}`" for m in machines], "", *[f"Versions: `{v}`" for v in versions], ""]
+    )
+
+
+def _without_load(machine: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in machine.items() if key != "load_average"}
+
+
+if __name__ == "__main__":
+    main()

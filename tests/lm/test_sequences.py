@@ -116,3 +116,21 @@ def test_rows_of_no_targets() -> None:
     rows = many_targets_per_row(tiny_dataset(), nothing, 20, 20)
     assert isinstance(rows, Rows)
     assert len(rows) == 0
+
+
+def test_flat_rows_are_written_alike_with_and_without_a_loop() -> None:
+    dataset = tiny_dataset(20, 60, 4)
+    _, tokenizer = tiny_backbone()
+    builder, _ = tiny_builder(tokenizer, dataset, tiny_codes(60))
+    rows = many_targets_per_row(dataset, targets_of_block(dataset, 2, "train"), 5, 3)
+    at_once = builder.batch(rows)
+    for number in range(len(rows)):
+        alone = builder.batch(rows.take(np.array([number])), line_tokens=1)
+        length = alone.input_ids.shape[1]
+        assert at_once.input_ids[number, :length].tolist() == alone.input_ids[0].tolist()
+        assert (at_once.input_ids[number, length:] == tokenizer.pad_token_id).all()
+        mine = np.isin(at_once.events, alone.events)
+        assert at_once.events[mine].tolist() == alone.events.tolist()
+        places = at_once.answer_index[torch.from_numpy(mine)] - number * at_once.input_ids.shape[1]
+        assert places.tolist() == alone.answer_index.tolist()
+        assert at_once.codes[torch.from_numpy(mine)].tolist() == alone.codes.tolist()

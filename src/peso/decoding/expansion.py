@@ -111,8 +111,11 @@ def best_children(
     assert log_probabilities.shape[2] >= trie.num_codes[level]
     nodes = nodes.masked_fill(scores == _NO_BEAM, 0)
     has_mask = trie.bitmasks[level].numel() > 0
-    rows = None if has_mask else _rows_of(trie, level, nodes)
-    child_BKW = _by_mask(trie, level, nodes, log_probabilities) if rows is None else rows.read(log_probabilities)
+    rows = None if has_mask or level == 0 else _rows_of(trie, level, nodes)
+    if level == 0:
+        child_BKW = log_probabilities[..., : trie.num_codes[0]] + trie.root_closed
+    else:
+        child_BKW = _by_mask(trie, level, nodes, log_probabilities) if rows is None else rows.read(log_probabilities)
     if renormalise:
         # The floor keeps a node without any possible child at -inf instead of NaN.
         normaliser = child_BKW.logsumexp(dim=2, keepdim=True).clamp_min(torch.finfo(child_BKW.dtype).min)
@@ -120,7 +123,7 @@ def best_children(
     width = child_BKW.shape[2]
     flat = (child_BKW + scores[..., None]).flatten(1)
     if dead is not None:
-        _close(flat, trie, level, nodes, scores, dead, width, has_mask)
+        _close(flat, trie, level, nodes, scores, dead, width, has_mask or level == 0)
 
     kept = min(beam_width, flat.shape[1])
     best, slot = flat.topk(min(kept + 1, flat.shape[1]), dim=1)
@@ -128,6 +131,8 @@ def best_children(
     best, slot = best[:, :kept], slot[:, :kept]
     parent = torch.div(slot, width, rounding_mode="floor")
     place = slot - parent * width
+    if level == 0:
+        return Step(parent, place, trie.root_children[place].masked_fill_(best == _NO_BEAM, 0), best, left_out)
     starts = trie.offsets[level][nodes].gather(1, parent).long()
     if rows is None:
         code = place

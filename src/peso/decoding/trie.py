@@ -7,6 +7,7 @@ Levels whose nodes have many children also hold one bit per node and code, which
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,22 @@ class Trie:
     def device(self) -> torch.device:
         """Where the arrays are."""
         return self.leaf_items.device
+
+    @cached_property
+    def root_children(self) -> Tensor:
+        """int64 [codes of level 0]: the node that each first code leads to; 0 where it leads nowhere."""
+        with torch.inference_mode(False):
+            nodes = torch.zeros(self.num_codes[0], dtype=torch.int64, device=self.device)
+            nodes[self.codes[0].long()] = torch.arange(len(self.codes[0]), device=self.device)
+            return nodes
+
+    @cached_property
+    def root_closed(self) -> Tensor:
+        """float32 [codes of level 0]: 0 for a first code of some item, -inf for the others."""
+        with torch.inference_mode(False):
+            closed = torch.full((self.num_codes[0],), float("-inf"), device=self.device)
+            closed[self.codes[0].long()] = 0.0
+            return closed
 
     @property
     def num_bytes(self) -> int:

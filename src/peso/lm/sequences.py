@@ -120,6 +120,8 @@ class SequenceBuilder:
             line_tokens: rows share a line while they fit into this many tokens; a longer row has a line of its own,
                 and so has every row if this is 0.
         """
+        if self.template.is_flat and line_tokens == 0:
+            return self._flat_batch(rows)
         lines = _share_lines(self.row_lengths(rows), line_tokens)
         written = [self._write(rows, number) for number in range(len(rows))]
         length = max(sum(len(written[number].tokens) for number in line) for line in lines)
@@ -147,6 +149,33 @@ class SequenceBuilder:
             torch.from_numpy(positions),
             None if is_causal else Visibility(*tables),
             torch.from_numpy(np.concatenate(answers)),
+            torch.from_numpy(self._codes[self.dataset.event_item[events]]),
+            events,
+        )
+
+    def _flat_batch(self, rows: Rows) -> Batch:
+        """What `batch` writes when every row is a trunk on a line of its own, without a loop over rows."""
+        num_rows, num_levels, start = len(rows), self.vocabulary.num_levels, len(self._prefix)
+        item_row = np.repeat(np.arange(num_rows), rows.num_items)
+        place = np.arange(len(item_row)) - np.repeat(np.cumsum(rows.num_items) - rows.num_items, rows.num_items)
+        event = np.repeat(rows.start, rows.num_items) + place
+        width = start + int(rows.num_items.max()) * num_levels
+        input_ids = np.full((num_rows, width), self.vocabulary.pad_token_id, dtype=np.int64)
+        input_ids[:, :start] = self._prefix
+        cells = input_ids.reshape(-1)
+        first_cell = item_row * width + start + place * num_levels
+        cells[first_cell[:, None] + np.arange(num_levels)] = self._item_blocks[self.dataset.event_item[event]]
+        # A row's last token is an answer and is not read.
+        cells[np.arange(num_rows) * width + start + rows.num_items * num_levels - 1] = self.vocabulary.pad_token_id
+        is_target = event >= np.repeat(rows.first_target, rows.num_items)
+        length = width - 1
+        answers = item_row[is_target] * length + start + place[is_target] * num_levels - 1
+        events = event[is_target]
+        return Batch(
+            torch.from_numpy(np.ascontiguousarray(input_ids[:, :length])),
+            torch.arange(length).expand(num_rows, -1),
+            None,
+            torch.from_numpy(answers[:, None] + np.arange(num_levels)),
             torch.from_numpy(self._codes[self.dataset.event_item[events]]),
             events,
         )

@@ -119,9 +119,9 @@ def best_children(
     if renormalise:
         # The floor keeps a node without any possible child at -inf instead of NaN.
         normaliser = child_BKW.logsumexp(dim=2, keepdim=True).clamp_min(torch.finfo(child_BKW.dtype).min)
-        child_BKW = child_BKW - normaliser
+        child_BKW.sub_(normaliser)
     width = child_BKW.shape[2]
-    flat = (child_BKW + scores[..., None]).flatten(1)
+    flat = child_BKW.add_(scores[..., None]).flatten(1)
     if dead is not None:
         _close(flat, trie, level, nodes, scores, dead, width, has_mask or level == 0)
 
@@ -148,7 +148,7 @@ def _by_mask(trie: Trie, level: int, nodes: Tensor, log_probabilities: Tensor) -
     mask = trie.bitmasks[level][nodes]
     width = min(mask.shape[2] * 8, log_probabilities.shape[2])
     closed = functional.embedding(mask.int(), _closed_bits(mask.device)).flatten(2)
-    return log_probabilities[..., :width] + closed[..., :width]
+    return closed[..., :width].add_(log_probabilities[..., :width])
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +157,7 @@ class _Rows:
     closed: Tensor  # float32 [B, K, W], 0 for a child and -inf behind the last one
 
     def read(self, log_probabilities: Tensor) -> Tensor:
-        return log_probabilities.gather(2, self.codes) + self.closed
+        return log_probabilities.gather(2, self.codes).add_(self.closed)
 
 
 def _rows_of(trie: Trie, level: int, nodes: Tensor) -> _Rows:

@@ -136,16 +136,21 @@ def best_children(
     starts = trie.offsets[level][nodes].gather(1, parent).long()
     if rows is None:
         code = place
-        new_nodes = starts + _rank(trie.bitmasks[level][nodes.gather(1, parent)], code)
+        new_nodes = starts + _rank(_mask_rows(trie, level, nodes.gather(1, parent)), code)
     else:
         new_nodes = starts + place
         code = trie.codes[level][new_nodes.clamp(max=len(trie.codes[level]) - 1)].long()
     return Step(parent, code, new_nodes.masked_fill(best == _NO_BEAM, 0), best, left_out)
 
 
+def _mask_rows(trie: Trie, level: int, nodes: Tensor) -> Tensor:
+    """The bit masks of some nodes, uint8 [B, K, bytes]; whole rows are copied, which is quicker than indexing."""
+    return trie.bitmasks[level].index_select(0, nodes.flatten()).view(*nodes.shape, -1)
+
+
 def _by_mask(trie: Trie, level: int, nodes: Tensor, log_probabilities: Tensor) -> Tensor:
     """Log-probabilities of all codes, -inf where a code leads nowhere; float32 [B, K, W]."""
-    mask = trie.bitmasks[level][nodes]
+    mask = _mask_rows(trie, level, nodes)
     width = min(mask.shape[2] * 8, log_probabilities.shape[2])
     closed = functional.embedding(mask.int(), _closed_bits(mask.device)).flatten(2)
     return closed[..., :width].add_(log_probabilities[..., :width])
@@ -190,11 +195,18 @@ def _close(
 
 def _rank(mask: Tensor, code: Tensor) -> Tensor:
     """How many set bits of each mask, uint8 [B, K, bytes], come before a code, int64 [B, K]; int64 [B, K]."""
-    byte, num_set = code >> 3, _set_bits(mask.device)
+    byte = code >> 3
     is_before = torch.arange(mask.shape[2], device=mask.device) < byte[..., None]
-    before = (num_set[mask.int()] * is_before).sum(dim=2)
-    lower_bits = (torch.ones_like(code) << (code & 7)) - 1
-    return before + num_set[mask.gather(2, byte[..., None]).squeeze(2).long() & lower_bits]
+    before = (_num_set_bits(mask) * is_before).sum(dim=2)
+    lower_bits = ((torch.ones_like(code) << (code & 7)) - 1).to(torch.uint8)
+    return before + _num_set_bits(mask.gather(2, byte[..., None]).squeeze(2) & lower_bits)
+
+
+def _num_set_bits(values: Tensor) -> Tensor:
+    """Of each byte, uint8; neighbouring counts are added in pairs, fours and eights."""
+    pairs = values - (values >> 1 & 0x55)
+    fours = (pairs & 0x33) + (pairs >> 2 & 0x33)
+    return fours + (fours >> 4) & 0x0F
 
 
 @lru_cache
@@ -203,10 +215,3 @@ def _closed_bits(device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         bits = torch.arange(256, device=device)[:, None] >> torch.arange(8, device=device) & 1
         return torch.zeros(bits.shape, device=device).masked_fill_(bits == 0, _NO_BEAM)
-
-
-@lru_cache
-def _set_bits(device: torch.device) -> Tensor:
-    """uint8 [256]: the number of set bits of each byte."""
-    with torch.inference_mode(False):
-        return (torch.arange(256, device=device)[:, None] >> torch.arange(8, device=device) & 1).sum(1).to(torch.uint8)

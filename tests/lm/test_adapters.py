@@ -54,10 +54,13 @@ def test_saved_adapter_is_read_by_peft_itself(tmp_path: Path) -> None:
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "backbone")
     with torch.no_grad():
         without = plain(prompt).logits
-        stock = PeftModel.from_pretrained(plain, str(tmp_path / "adapter")).eval()(prompt).logits
+        theirs = PeftModel.from_pretrained(plain, str(tmp_path / "adapter")).eval()
+        stock = theirs(prompt).logits
         ours = peft_model.eval()(prompt).logits
         reread, _ = load_backbone(tmp_path / "backbone")
         again = load_adapter(reread, tmp_path / "adapter").eval()(prompt).logits
+    mine = dict(peft_model.named_parameters())
+    assert all(torch.equal(values, mine[name]) for name, values in theirs.named_parameters())
     torch.testing.assert_close(stock, ours, rtol=0, atol=1e-5)  # PEFT adds B A x to W x; we form W + B A first
     torch.testing.assert_close(again, ours, rtol=0, atol=0)
     assert (without - ours).abs().max() > 1e-3

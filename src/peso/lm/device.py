@@ -18,7 +18,7 @@ def keep_freed_memory() -> None:
     """Lets the C library reuse the memory of freed tensors instead of giving it back to the kernel each time.
 
     A pass allocates and frees megabytes many times over, and by default every block beyond a limit is mapped and
-    cleared by the kernel anew: a third of a training step goes into page faults. glibc only; nothing happens elsewhere.
+    cleared by the kernel anew, page fault by page fault. glibc only; nothing happens elsewhere.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)

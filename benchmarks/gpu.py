@@ -87,14 +87,16 @@ def train(engine: Engine, steps: int) -> dict[str, Any]:
     """Tokens and targets per second of the trainer's step, the share of the card's arithmetic, and memory."""
     materials, reader = engine.materials, engine.reader
     rows = training_rows(materials, targets_of_block(materials.dataset, 0, "train"))
-    options = TrainingConfig(line_tokens=LINE_TOKENS, precision="bfloat16", batch_targets=TARGETS_PER_STEP)
+    options = TrainingConfig(line_tokens=LINE_TOKENS, precision="bfloat16")
+    parts = adapter_parts(engine.peft)
     stage = Stage(
-        name="gpu", key="", block=0, parts=adapter_parts(engine.peft), builder=reader.builder, train_rows=rows,
-        valid_rows=rows, epochs=1, learning_rate=1e-4, weight_decay=0.01, training=options, seed=0,
+        name="gpu", key="", block=0, parts=parts, builder=reader.builder, train_rows=rows, valid_rows=rows, epochs=1,
+        learning_rates=dict.fromkeys(parts, 1e-4), batch_targets=TARGETS_PER_STEP, weight_decay=0.01, training=options,
+        seed=0,
     )  # fmt: skip
     lengths = reader.builder.row_lengths(rows)
     batches = batches_of_similar_length(lengths, rows.num_targets, TARGETS_PER_STEP, seed=0)[: steps + 2]
-    optimizer = FlatOptimizer(stage.parts, 1e-4, 0.01, num_steps=10_000, warmup_fraction=0.01)
+    optimizer = FlatOptimizer(stage.parts, stage.learning_rates, 0.01, num_steps=10_000, warmup_fraction=0.01)
     reader.model.train()
 
     def run(chosen: list[np.ndarray]) -> None:

@@ -61,14 +61,15 @@ class OurTraining:
         self.targets = _targets_of_users(self.materials, num_users)
         config: RunConfig = self.materials.config
         rows = training_rows(self.materials, self.targets)
+        parts, batch_targets = adapter_parts(world.peft), config.training.base_batch_targets
         self.stage = Stage(
-            name="benchmark", key="", block=0, parts=adapter_parts(world.peft), builder=self.reader.builder,
-            train_rows=rows, valid_rows=rows.take(np.arange(0)), epochs=1, learning_rate=1e-4, weight_decay=0.01,
-            training=config.training, seed=0,
+            name="benchmark", key="", block=0, parts=parts, builder=self.reader.builder, train_rows=rows,
+            valid_rows=rows.take(np.arange(0)), epochs=1, learning_rates=dict.fromkeys(parts, 1e-4),
+            batch_targets=batch_targets, weight_decay=0.01, training=config.training, seed=0,
         )  # fmt: skip
         lengths = self.reader.builder.row_lengths(rows)
-        self.batches = batches_of_similar_length(lengths, rows.num_targets, config.training.batch_targets, seed=0)
-        self._optimizer = FlatOptimizer(self.stage.parts, 1e-4, 0.01, num_steps=10_000, warmup_fraction=0.01)
+        self.batches = batches_of_similar_length(lengths, rows.num_targets, batch_targets, seed=0)
+        self._optimizer = FlatOptimizer(parts, self.stage.learning_rates, 0.01, num_steps=10_000, warmup_fraction=0.01)
 
     def epoch(self) -> None:
         """One pass over all targets."""

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from benchmarks.world import build_adapted_model, load_world
 from peso.data.dataset import IntArray
 from peso.data.examples import targets_of_block
 from peso.methods.registry import build_method
-from peso.training.base import LORA, adapter_parts, training_rows, validation_rows
+from peso.training.base import adapter_parts, training_rows, validation_rows
 from peso.training.materials import Materials
-from peso.training.trainer import Stage, train_stage
+from peso.training.trainer import train_stage
+from peso.training.update import update_stage
 
 RETRAINING, SPREAD = 5.0, 1.5
 EPOCHS = 1
@@ -67,17 +69,14 @@ def _training(materials: Materials, block: int, targets: IntArray) -> Callable[[
     config, reader = materials.config, world.reader
     parts = adapter_parts(world.peft)
     start = {name: part.snapshot() for name, part in parts.items()}
-    lora = parts[LORA]
-    distance = build_method(config).penalty(lora.groups(start[LORA]))
-    assert distance is not None, "the default method has a proximal term"
     valid = validation_rows(materials, block)
     valid = valid.take(np.arange(min(len(valid), len(targets) // 8)))
-    stage = Stage(
-        name="benchmark", key="", block=block, parts=parts, builder=reader.builder,
-        train_rows=training_rows(materials, targets), valid_rows=valid,
-        epochs=EPOCHS, learning_rate=1e-3, weight_decay=0.01, training=config.training, seed=0,
-        penalised_part=LORA, penalty=lambda: distance(lora.groups(lora.data)),
-    )  # fmt: skip
+    stage = replace(
+        update_stage(materials, reader, parts, start, build_method(config), block),
+        train_rows=training_rows(materials, targets),
+        valid_rows=valid,
+        epochs=EPOCHS,
+    )
 
     def once() -> float:
         for name, part in parts.items():

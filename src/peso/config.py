@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from peso.errors import ConfigError
 from peso.types import (
@@ -18,7 +18,7 @@ from peso.types import (
     NextBlockDetail,
     Normaliser,
     Precision,
-    ProximalScaling,
+    ProximalForm,
     RepeatsName,
     TemplateName,
 )
@@ -71,14 +71,18 @@ class TrainingConfig(_Section):
     """Peak learning rate of the adapter on block 0."""
     epochs: int = Field(4, ge=1)
     """Passes over each later block; the pass with the best validation loss is kept."""
-    learning_rate: float = Field(3e-3, gt=0)
-    """Peak learning rate on later blocks."""
+    learning_rate: float = Field(2e-3, gt=0)
+    """Peak learning rate of A and B on later blocks."""
+    token_rows_learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of the semantic-ID tokens' rows on later blocks."""
     weight_decay: float = Field(0.01, ge=0)
     """AdamW weight decay (decoupled)."""
     warmup_fraction: float = Field(0.01, ge=0, lt=1)
     """Share of the steps with a linearly rising rate; a cosine falls to zero after it."""
-    batch_targets: int = Field(256, ge=1)
-    """Targets per optimizer step."""
+    base_batch_targets: int = Field(256, ge=1)
+    """Targets per optimizer step on block 0."""
+    batch_targets: int = Field(64, ge=1)
+    """Targets per optimizer step on later blocks, which are small: a hundred steps do more than twenty long ones."""
     targets_per_row: int = Field(20, ge=1)
     """Consecutive targets of one user that share a forward pass, at most; each sees its last max_history items, and
     later ones of a row up to targets_per_row - 1 more. 1 is the plain way: one example per target."""
@@ -97,13 +101,28 @@ class TrainingConfig(_Section):
     """Over what each code's softmax runs in the loss."""
 
 
-class ProximalConfig(_Section):
-    """The proximal term of PESO (Eq. 12); ignored by other methods."""
+DEFAULT_STRENGTHS: dict[ProximalForm, float] = {
+    "decoupled": 3.0,
+    "paper": 2.0,
+    "official": 2.0,
+    "normalised": 0.01,
+    "l2": 0.01,
+}
+"""Of each form; those of "paper" and "official" are the paper's."""
 
-    scaling: ProximalScaling = "normalised"
-    """How groups are weighed; see `peso.methods.proximal`."""
-    strength: float = Field(0.01, ge=0)
-    """The factor lambda in front of the term; 0 equals the method "single" bit for bit."""
+
+class ProximalConfig(_Section):
+    """What anchors the adapter to its previous state in PESO (Eq. 12); ignored by other methods."""
+
+    form: ProximalForm = "decoupled"
+    """A pull after every step ("decoupled"), or a term in the loss; see `peso.methods.pull` and `.proximal`."""
+    strength: float | None = Field(None, ge=0, validate_default=True)
+    """The factor lambda; 0 equals the method "single" bit for bit. Left out, it is the form's own default."""
+
+    @field_validator("strength")
+    @classmethod
+    def _default_of_form(cls, value: float | None, info: ValidationInfo) -> float | None:
+        return DEFAULT_STRENGTHS[info.data["form"]] if value is None and "form" in info.data else value
 
 
 class DecodingConfig(_Section):
@@ -156,7 +175,7 @@ class RunConfig(_Section):
     def base_part(self) -> dict[str, Any]:
         """The part that decides the base and v_0: runs that agree on it share one base checkpoint."""
         training = self.training.model_dump(mode="json")
-        later_only = {"epochs", "learning_rate"}
+        later_only = {"epochs", "learning_rate", "token_rows_learning_rate", "batch_targets"}
         return {
             "seed": self.seed,
             "template": self.template,

@@ -23,8 +23,11 @@ CatalogueName = Literal["known", "all"]
 RepeatsName = Literal["auto", "allowed", "excluded"]
 """Whether a list may name what its user already took; "auto" excludes it if nobody took an item twice in block 0."""
 
-ProximalScaling = Literal["paper", "official", "normalised", "l2"]
-"""How the proximal term weighs its groups; see `peso.methods.proximal`."""
+PenaltyForm = Literal["paper", "official", "normalised", "l2"]
+"""A proximal term that is added to the loss; see `peso.methods.proximal`."""
+
+ProximalForm = Literal["decoupled"] | PenaltyForm
+"""How the adapter is anchored: a pull after the optimizer's step (`peso.methods.pull`), or a term in the loss."""
 
 MethodName = Literal["frozen", "single", "peso"]
 """A continual method that `peso.methods.registry` knows."""

@@ -28,7 +28,8 @@ def gradient(normaliser: Normaliser = "level", **options: Any) -> tuple[float, T
     rows = many_targets_per_row(dataset, targets_of_block(dataset, 0, "train"), 5, 3)
     stage = Stage(
         name="test", key="", block=0, parts=parts, builder=builder, train_rows=rows, valid_rows=rows, epochs=1,
-        learning_rate=1e-3, weight_decay=0.0, training=TrainingConfig(**options), seed=0,
+        learning_rates=dict.fromkeys(parts, 1e-3), batch_targets=256, weight_decay=0.0,
+        training=TrainingConfig(**options), seed=0,
     )  # fmt: skip
     if options.get("gradient_checkpointing"):
         model.activation_checkpointing_enable({"use_reentrant": False})

@@ -32,7 +32,7 @@ from peso.training.update import run_update
 SMALL: dict[str, Any] = {
     "backbone": {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 32, "epochs": 2},
     "adapter": {"r": 2, "lora_alpha": 4},
-    "training": {"epochs": 2, "batch_targets": 64},
+    "training": {"epochs": 2, "base_batch_targets": 64},
     "decoding": {"beam_width": 10},
 }
 
@@ -88,7 +88,7 @@ def test_a_result_says_everything(runs: dict[str, Path]) -> None:
     assert result["invalid_items"] == result["duplicate_items"] == 0
     assert result["mean"]["ndcg@10"] == pytest.approx(np.mean([block["ndcg@10"] for block in result["blocks"]]))
     assert all(epoch["gradient_ratio"] > 0 for epoch in result["training"] if epoch["block"] > 0)
-    assert result["config"]["proximal"]["scaling"] == "normalised"
+    assert result["config"]["proximal"] == {"form": "decoupled", "strength": 3.0}
     assert result["peak_rss_bytes"] > 1e7
     targets = pl.read_parquet(runs["peso"] / "targets.parquet")
     own = targets.filter((pl.col("protocol") == "in_block") & (pl.col("block") == 1))
@@ -137,14 +137,14 @@ def test_strength_zero_is_single_bit_for_bit(workspace: Path, runs: dict[str, Pa
         assert all((ours[name] == theirs[name]).all() for name in ours)
 
 
-@pytest.mark.parametrize("scaling", ["paper", "official", "normalised", "l2"])
-def test_a_stronger_term_moves_the_adapter_less(workspace: Path, scaling: str) -> None:
-    factor = {"paper": 3e2, "official": 3e3, "normalised": 1.0, "l2": 1.0}[scaling]
+@pytest.mark.parametrize("form", ["decoupled", "paper", "official", "normalised", "l2"])
+def test_a_stronger_term_moves_the_adapter_less(workspace: Path, form: str) -> None:
+    factor = {"decoupled": 30.0, "paper": 3e2, "official": 3e3, "normalised": 1.0, "l2": 1.0}[form]
     distances = []
     for strength in (0.0, 0.1, 1.0, 10.0):
         # The last epoch, not the best one: the distance of a fixed number of steps.
         overrides = {"training": SMALL["training"] | {"epochs": 1}, "evaluation": {"next_block": "off"}}
-        proximal = {"scaling": scaling, "strength": strength * factor}
+        proximal = {"form": form, "strength": strength * factor}
         folder = run_stream(workspace, config(method="peso", proximal=proximal, **overrides), resume=True)
         moved = [e["distance"] ** 2 for e in result_of(folder)["movement"] if "lora" in e["group"] and e["block"] == 1]
         distances.append(float(np.sqrt(sum(moved))))

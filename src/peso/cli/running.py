@@ -12,7 +12,10 @@ def run(
     workspace: WorkspaceOption,
     method: Annotated[str | None, typer.Option(help="frozen, single or peso.  [default: peso]")] = None,
     proximal: Annotated[
-        str | None, typer.Option(help="Scaling of the proximal term: paper, official, normalised or l2.")
+        str | None,
+        typer.Option(
+            help="What anchors the adapter: decoupled, paper, official, normalised or l2.  [default: decoupled]"
+        ),
     ] = None,
     strength: Annotated[float | None, typer.Option(help="Strength (lambda) of the proximal term.")] = None,
     catalogue: Annotated[str | None, typer.Option(help="Items that may be named: known or all.")] = None,
@@ -30,7 +33,7 @@ def run(
     overrides: dict[str, Any] = {
         "method": method,
         "seed": seed,
-        "proximal": {"scaling": proximal, "strength": strength},
+        "proximal": {"form": proximal, "strength": strength},
     }
     overrides["decoding"] = {"catalogue": catalogue, "repeats": repeats}
     chosen = make_config(config, _without_none(overrides))

@@ -1,4 +1,4 @@
-"""PESO: one evolving LoRA with a proximal term that anchors it to its previous state."""
+"""PESO: one evolving LoRA, anchored to its previous state."""
 
 from collections.abc import Sequence
 
@@ -7,23 +7,30 @@ from torch import Tensor
 from peso.config import ProximalConfig
 from peso.methods.base import ContinualMethod, Penalty
 from peso.methods.proximal import PROXIMAL_TERMS
+from peso.methods.pull import Pull, softmax_pull
 
 
 class Peso(ContinualMethod):
-    """v_t starts at v_{t-1} and minimises cross-entropy + strength x proximal term (Eq. 12)."""
+    """v_t starts at v_{t-1} and stays near it: by a term in the loss (Eq. 12), or by a pull after every step."""
 
     def __init__(self, config: ProximalConfig) -> None:
-        """Chooses the term.
+        """Chooses the form.
 
         Args:
-            config: scaling and strength; strength 0 gives `Single` bit for bit.
+            config: form and strength; strength 0 gives `Single` bit for bit.
         """
-        self._term = PROXIMAL_TERMS[config.scaling]
-        self._strength = config.strength
+        assert config.strength is not None, "a checked configuration has a strength"
+        self._form, self._strength = config.form, config.strength
 
     def penalty(self, anchor: Sequence[Tensor]) -> Penalty | None:
-        """Strength times the proximal term between the adapter and its previous state."""
-        if self._strength == 0:
+        """Strength times the proximal term between A and B and their previous state, in every form but "decoupled"."""
+        if self._strength == 0 or self._form == "decoupled":
             return None
-        term = self._term(anchor)
+        term = PROXIMAL_TERMS[self._form](anchor)
         return lambda groups: self._strength * term(groups)
+
+    def pull(self, anchor: Sequence[Tensor]) -> Pull | None:
+        """The proximal step of the form "decoupled"; it anchors token rows as well as A and B."""
+        if self._strength == 0 or self._form != "decoupled":
+            return None
+        return softmax_pull(anchor, self._strength)

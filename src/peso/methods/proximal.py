@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from peso.types import ProximalScaling
+from peso.types import PenaltyForm
 
 Term = Callable[[Sequence[Tensor]], Tensor]
 """From current groups (one [G, N] tensor per size) to a scalar that is differentiable in them, once."""
@@ -159,7 +159,7 @@ def _weighted_divergence(anchor: Sequence[Tensor], weights: Sequence[float]) -> 
     return term
 
 
-PROXIMAL_TERMS: dict[ProximalScaling, ProximalTerm] = {
+PROXIMAL_TERMS: dict[PenaltyForm, ProximalTerm] = {
     "paper": paper_term,
     "official": official_term,
     "normalised": normalised_term,

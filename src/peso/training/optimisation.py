@@ -14,7 +14,7 @@ class FlatOptimizer:
     def __init__(
         self,
         parts: dict[str, FlatParameters],
-        learning_rate: float,
+        learning_rates: dict[str, float],
         weight_decay: float,
         num_steps: int,
         warmup_fraction: float,
@@ -23,26 +23,31 @@ class FlatOptimizer:
 
         Args:
             parts: flat parameters by name.
-            learning_rate: peak rate.
+            learning_rates: peak rate of each part.
             weight_decay: decoupled decay.
             num_steps: steps of the whole schedule.
             warmup_fraction: share of them with a linearly rising rate.
         """
         self.parts = parts
-        self._peak = learning_rate
+        self._peaks = learning_rates
         self._num_steps = num_steps
         self._num_warmup = max(1, round(warmup_fraction * num_steps))
         self._adamw = torch.optim.AdamW(
-            [part.data for part in parts.values()], lr=learning_rate, weight_decay=weight_decay, fused=True
+            [{"params": [part.data], "lr": learning_rates[name]} for name, part in parts.items()],
+            weight_decay=weight_decay,
+            fused=True,
         )
         self.step_number = 0
 
-    def rate_at(self, step: int) -> float:
-        """The learning rate of a step: linear warm-up, then a cosine to zero."""
+    def rates(self) -> dict[str, float]:
+        """The learning rate of each part at the next step: linear warm-up, then a cosine to zero."""
+        step = self.step_number
         if step < self._num_warmup:
-            return self._peak * (step + 1) / self._num_warmup
-        progress = (step - self._num_warmup) / max(1, self._num_steps - self._num_warmup)
-        return self._peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+            share = (step + 1) / self._num_warmup
+        else:
+            progress = (step - self._num_warmup) / max(1, self._num_steps - self._num_warmup)
+            share = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return {name: peak * share for name, peak in self._peaks.items()}
 
     def zero_gradients(self) -> None:
         """Sets every gradient to zero, in place (the modules' views stay valid)."""
@@ -56,9 +61,9 @@ class FlatOptimizer:
         )
 
     def step(self) -> None:
-        """One AdamW step at the scheduled rate."""
-        for group in self._adamw.param_groups:
-            group["lr"] = self.rate_at(self.step_number)
+        """One AdamW step at the scheduled rates."""
+        for group, rate in zip(self._adamw.param_groups, self.rates().values(), strict=True):
+            group["lr"] = rate
         self._adamw.step()
         self.step_number += 1
 

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 Penalty = Callable[[], Tensor | None]
 """The scalar to add to the cross-entropy at the current parameters, differentiable in one part; None for nothing."""
 
+Pull = Callable[[dict[str, float]], None]
+"""Moves the parameters after an optimizer step, given each part's learning rate at it."""
+
 
 @dataclass(frozen=True)
 class EpochRecord:
@@ -41,8 +44,9 @@ class EpochRecord:
         epoch: 1-based.
         train_loss: mean -log p(item) over training targets, nats.
         valid_loss: mean -log p(item) over validation targets after the epoch, nats; without the penalty.
-        gradient_ratio: mean over steps of |gradient of the penalty| / |gradient of the cross-entropy| on the
-            penalised parameters; None without a penalty.
+        gradient_ratio: mean over steps of what the proximal term does over what the cross-entropy does: of a penalty
+            |its gradient| / |gradient of the cross-entropy| on the penalised parameters, of a pull |its move| / |the
+            optimizer's move| on all; None without either.
         seconds: training time, validation included.
     """
 
@@ -67,12 +71,14 @@ class Stage:
         train_rows: training targets.
         valid_rows: validation targets.
         epochs: passes over the training targets.
-        learning_rate: peak rate.
+        learning_rates: peak rate of each part.
+        batch_targets: targets per optimizer step.
         weight_decay: decoupled decay.
-        training: batches, precision, warm-up, clipping.
+        training: passes, precision, warm-up, clipping.
         seed: the run's seed.
         penalised_part: which part the penalty is differentiable in.
         penalty: added to the cross-entropy.
+        pull: follows every optimizer step.
     """
 
     name: str
@@ -83,12 +89,14 @@ class Stage:
     train_rows: Rows
     valid_rows: Rows
     epochs: int
-    learning_rate: float
+    learning_rates: dict[str, float]
+    batch_targets: int
     weight_decay: float
     training: TrainingConfig
     seed: int
     penalised_part: str = ""
     penalty: Penalty = lambda: None
+    pull: Pull | None = None
 
 
 def train_stage(
@@ -109,12 +117,12 @@ def train_stage(
     lengths, weights = stage.builder.row_lengths(stage.train_rows), stage.train_rows.num_targets
     plan = [
         batches_of_similar_length(
-            lengths, weights, stage.training.batch_targets, derive_seed(stage.seed, "order", stage.name, e)
+            lengths, weights, stage.batch_targets, derive_seed(stage.seed, "order", stage.name, e)
         )
         for e in range(stage.epochs)
     ]
     optimizer = FlatOptimizer(
-        stage.parts, stage.learning_rate, stage.weight_decay, sum(map(len, plan)), stage.training.warmup_fraction
+        stage.parts, stage.learning_rates, stage.weight_decay, sum(map(len, plan)), stage.training.warmup_fraction
     )
     records: list[EpochRecord] = []
     best: dict[str, Tensor] = {}
@@ -187,7 +195,10 @@ def training_step(
     clip_gradient(optimizer, stage.training.max_gradient_norm)
     penalty = stage.penalty()
     ratio = None if penalty is None else add_penalty_gradient(stage.parts[stage.penalised_part], penalty)
-    optimizer.step()
+    if stage.pull is None:
+        optimizer.step()
+    else:
+        ratio = step_and_pull(optimizer, stage.pull)
     return loss, ratio
 
 
@@ -228,6 +239,18 @@ def add_penalty_gradient(part: FlatParameters, penalty: Tensor) -> Tensor:
     (gradient,) = torch.autograd.grad(penalty, part.data)
     part.gradient.add_(gradient)
     return torch.linalg.vector_norm(gradient) / (cross_entropy_norm + 1e-30)
+
+
+def step_and_pull(optimizer: FlatOptimizer, pull: Pull) -> Tensor:
+    """An optimizer step, then the pull; returns the length of the pull's move relative to the optimizer's."""
+    rates, parts = optimizer.rates(), optimizer.parts.values()
+    before = [part.snapshot() for part in parts]
+    optimizer.step()
+    between = [part.snapshot() for part in parts]
+    pull(rates)
+    stepped = torch.stack([torch.dist(*pair) for pair in zip(between, before, strict=True)])
+    pulled = torch.stack([torch.dist(part.data.detach(), b) for part, b in zip(parts, between, strict=True)])
+    return torch.linalg.vector_norm(pulled) / (torch.linalg.vector_norm(stepped) + 1e-30)
 
 
 EVALUATION_BATCH_TOKENS = 4096

@@ -1,0 +1,92 @@
+"""The decoupled proximal step against the minimisation that defines it."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from peso.config import ProximalConfig
+from peso.lm.parameters import FlatParameters
+from peso.methods.peso import Peso
+from peso.methods.proximal import softmax_kl
+from peso.methods.pull import SoftmaxPull
+from peso.training.optimisation import FlatOptimizer
+from peso.training.trainer import step_and_pull
+
+
+def groups(scale: float = 0.5) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    anchor = torch.randn(3, 40, generator=generator, dtype=torch.float64) * scale
+    return anchor, anchor + torch.randn(3, 40, generator=generator, dtype=torch.float64) * 0.1
+
+
+def solve(anchor: Tensor, current: Tensor, weight: float) -> Tensor:
+    """The minimiser by dense linear algebra, group by group."""
+    rows = []
+    for a, u in zip(anchor, current, strict=True):
+        q = torch.softmax(a, dim=0)
+        metric = torch.diag(q) - torch.outer(q, q)
+        size = len(a)
+        rows.append(a + torch.linalg.solve(torch.eye(size, dtype=a.dtype) + weight * size * metric, u - a))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("strength", [1e-3, 3.0, 1e4])
+def test_it_is_the_proximal_operator(strength: float) -> None:
+    anchor, current = groups()
+    expected = solve(anchor, current, 0.01 * strength)
+    SoftmaxPull(anchor, strength)(current, 0.01)
+    torch.testing.assert_close(current, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_small_step_follows_the_gradient_of_the_divergence() -> None:
+    anchor, _ = groups()
+    current = (anchor + 1e-4 * torch.randn(anchor.shape, dtype=anchor.dtype)).requires_grad_()
+    (gradient,) = torch.autograd.grad(anchor.shape[1] * softmax_kl(current, anchor).sum(), current)
+    moved = current.detach().clone()
+    SoftmaxPull(anchor, 1e-3)(moved, 1.0)
+    torch.testing.assert_close((current.detach() - moved) / 1e-3, gradient, rtol=1e-2, atol=1e-7)
+
+
+def test_an_infinite_strength_leaves_only_what_a_softmax_cannot_see() -> None:
+    anchor, current = groups()
+    SoftmaxPull(anchor, 1e12)(current, 1.0)
+    shift = current - anchor
+    torch.testing.assert_close(shift, shift.mean(1, keepdim=True).expand_as(shift), rtol=0, atol=1e-9)
+    assert float(softmax_kl(current, anchor).max()) < 1e-18
+
+
+@pytest.mark.parametrize("size", [64, 4096])
+@pytest.mark.parametrize("rate", [1e-3, 4e-3])
+def test_at_balance_the_distance_is_one_over_the_strength(size: int, rate: float) -> None:
+    """Adam pushes one way at full rate for ever; the strength alone decides where it comes to rest."""
+    anchor = torch.randn(1, size) * 0.02
+    current, pull = anchor.clone(), SoftmaxPull(anchor, 5.0)
+    push = torch.where(torch.arange(size) % 2 == 0, 1.0, -1.0)
+    for _ in range(3000):
+        current += rate * push
+        pull(current, rate)
+    distance = float((current - anchor).norm()) / math.sqrt(size)
+    assert distance == pytest.approx(1 / 5.0, rel=0.05)
+
+
+def test_strength_zero_and_the_other_forms_do_not_pull() -> None:
+    anchor = [torch.zeros(2, 8)]
+    assert Peso(ProximalConfig(strength=0.0)).pull(anchor) is None
+    assert Peso(ProximalConfig(form="paper")).pull(anchor) is None
+    assert Peso(ProximalConfig()).penalty(anchor) is None
+    assert Peso(ProximalConfig()).pull(anchor) is not None
+
+
+def test_the_logged_ratio_compares_the_two_moves() -> None:
+    part = FlatParameters([("lora.weight", torch.nn.Parameter(torch.zeros(2, 8)))])
+    optimizer = FlatOptimizer({"lora": part}, {"lora": 0.1}, weight_decay=0.0, num_steps=10, warmup_fraction=0.0)
+    part.gradient.fill_(1.0)
+
+    def halve(rates: dict[str, float]) -> None:
+        assert rates == {"lora": 0.1}
+        part.data.detach().mul_(0.5)
+
+    assert float(step_and_pull(optimizer, halve)) == pytest.approx(0.5)
+    torch.testing.assert_close(part.data.detach(), torch.full((16,), -0.05), rtol=1e-5, atol=0)

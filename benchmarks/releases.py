@@ -30,7 +30,6 @@ RELEASES = {
 METHODS = ("frozen", "single", "peso")
 LISTS: dict[str, tuple[CatalogueName, RepeatsName]] = {
     "released": ("all", "allowed"),
-    "all": ("all", "excluded"),
     "known": ("known", "excluded"),
 }
 METRICS = ("hit@1", "hit@5", "hit@10", "ndcg@5", "ndcg@10", "mrr@10", "log_likelihood")

@@ -87,7 +87,7 @@ def metric_by_group(variants: Sequence[Variant], metric: str) -> str:
 
 
 def gradient_ratio(variants: Sequence[Variant]) -> str | None:
-    """The pull of the proximal term relative to the cross-entropy's gradient, epoch by epoch; None without one."""
+    """The part of the proximal term in a step relative to the cross-entropy's, epoch by epoch; None without one."""
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(5.6, 3.0), layout="constrained")
         is_empty = True
@@ -103,8 +103,8 @@ def gradient_ratio(variants: Sequence[Variant]) -> str | None:
             return None
         axes.set_yscale("log")
         axes.set_xlabel("block (a dot per epoch)")
-        axes.set_ylabel("|proximal| / |cross-entropy|")
-        axes.set_title("Gradient of the proximal term over that of the loss, on A and B", loc="left")
+        axes.set_ylabel("proximal term / cross-entropy")
+        axes.set_title("What the proximal term does to a step, over what the loss does", loc="left")
         _legend(axes)
         return _svg(figure)
 

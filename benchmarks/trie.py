@@ -17,13 +17,14 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from benchmarks.harness import Outcome, Target, compare, run_benchmark, seconds_of
 from peso.config import BackboneConfig
 from peso.decoding.beam import beam_search
+from peso.decoding.body import Body
 from peso.decoding.code_scores import CodeScores
 from peso.decoding.expansion import best_children
+from peso.decoding.quick_body import quick_body
 from peso.decoding.trie import Trie
 from peso.decoding.trie_file import ITEM_COLUMN, build_trie_from_parquet, level_column, load_trie, save_trie
 from peso.lm.backbone import build_backbone
@@ -43,14 +44,14 @@ MAX_BYTES_PER_ITEM, MAX_GROWTH, MAX_OVERHEAD, MAX_BUILD_SECONDS = 40, 0.05, 0.01
 class Batch:
     """An untrained model and histories to decode; speed does not depend on what the weights are."""
 
-    model: PreTrainedModel
+    body: Body
     code_scores: CodeScores
     prompts: Tensor
     lengths: Tensor
 
     def decode(self, trie: Trie) -> None:
         """Finds every user's best items."""
-        beam_search(self.model, self.prompts, self.lengths, trie, self.code_scores, BEAM_WIDTH, BEAM_WIDTH)
+        beam_search(self.body, self.prompts, self.lengths, trie, self.code_scores, BEAM_WIDTH, BEAM_WIDTH)
 
 
 def main() -> None:
@@ -110,7 +111,7 @@ def _batch() -> Batch:
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(MEAN_HISTORY_TOKENS // 2, MEAN_HISTORY_TOKENS * 3 // 2, (NUM_USERS,), generator=generator)
     prompts = torch.randint(len(tokenizer), (NUM_USERS, int(lengths.max())), generator=generator)
-    return Batch(model, CodeScores(model, level_token_ids, "level"), prompts, lengths)
+    return Batch(quick_body(model.eval()), CodeScores(model, level_token_ids, "level"), prompts, lengths)
 
 
 def _built_and_loaded(size: int, folder: Path) -> tuple[Trie, dict[str, Any]]:

@@ -15,6 +15,7 @@ from transformers import (
 
 from peso.config import AdapterConfig, DecodingConfig
 from peso.decoding.beam import beam_search
+from peso.decoding.branches import StockBody
 from peso.decoding.code_scores import CodeScores
 from peso.decoding.recommend import Recommender
 from peso.decoding.trie import build_trie
@@ -197,5 +198,7 @@ def test_the_history_is_read_once() -> None:
     prompt = torch.from_numpy(builder.prompt(HISTORIES[2]))[None]
     code_scores = CodeScores(model, [torch.from_numpy(ids) for ids in vocabulary.level_token_ids], "level")
     trie = build_trie(tiny_codes(), np.arange(40))
-    beam_search(model, prompt, torch.tensor([prompt.shape[1]]), trie, code_scores, beam_width=4, num_results=4)
+    beam_search(
+        StockBody(model), prompt, torch.tensor([prompt.shape[1]]), trie, code_scores, beam_width=4, num_results=4
+    )
     assert widths == [prompt.shape[1], 4, 4]

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from peso.config import DecodingConfig
 from peso.decoding.beam import BeamResult, beam_search
+from peso.decoding.branches import StockBody
 from peso.decoding.code_scores import CodeScores
 from peso.decoding.cuda_graphs import GraphedSearch, padded_inputs
 from peso.decoding.recommend import Recommender
@@ -146,8 +147,8 @@ def test_inputs_padded_to_the_shape_of_a_graph_change_nothing() -> None:
     prompts, lengths, excluded = _inputs(builder)
     more_prompts, more_lengths, more_excluded = padded_inputs(prompts, lengths, excluded)
     assert (more_prompts.shape, more_excluded.shape) == ((4, 32), (4, 32))
-    plain = beam_search(model, prompts, lengths, trie, code_scores, 6, 4, excluded)
-    padded = beam_search(model, more_prompts, more_lengths, trie, code_scores, 6, 4, more_excluded)
+    plain = beam_search(StockBody(model), prompts, lengths, trie, code_scores, 6, 4, excluded)
+    padded = beam_search(StockBody(model), more_prompts, more_lengths, trie, code_scores, 6, 4, more_excluded)
     _assert_equal(plain, BeamResult(padded.items[:3], padded.scores[:3], padded.bound[:3]))
 
 
@@ -156,7 +157,7 @@ def test_a_replayed_graph_equals_the_search_on_the_cpu() -> None:
     model, builder, vocabulary = world()
     trie = build_trie(tiny_codes(), ALLOWED)
     prompts, lengths, excluded = _inputs(builder)
-    expected = beam_search(model, prompts, lengths, trie, _search(model, vocabulary), 6, 4, excluded)
+    expected = beam_search(StockBody(model), prompts, lengths, trie, _search(model, vocabulary), 6, 4, excluded)
     model.to("cuda")  # type: ignore[arg-type]
     graphed = GraphedSearch(model, trie.to("cuda"), _search(model, vocabulary), 6, 4)
     _assert_equal(graphed(prompts, lengths, excluded), expected)

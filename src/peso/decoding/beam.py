@@ -12,13 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedModel
 
-from peso.decoding.branches import BranchCache, attending_to_branches
+from peso.decoding.body import Body
 from peso.decoding.code_scores import CodeScores
 from peso.decoding.expansion import best_children, dead_nodes
 from peso.decoding.trie import Trie
-from peso.lm.backbone import body_of
 
 _NO_BEAM = float("-inf")
 
@@ -49,7 +47,7 @@ class BeamResult:
 
 @torch.inference_mode()
 def beam_search(
-    model: PreTrainedModel,
+    body: Body,
     prompts: Tensor,
     lengths: Tensor,
     trie: Trie,
@@ -61,7 +59,7 @@ def beam_search(
     """Decodes the best items for a batch of histories; all tensors on the model's device.
 
     Args:
-        model: causal LM in eval mode, plain or with an adapter injected.
+        body: reads histories and beams; see `peso.decoding.quick_body`.
         prompts: int64 [B, L], histories padded on the right.
         lengths: int64 [B], real tokens of each prompt.
         trie: the items that may be named.
@@ -70,12 +68,9 @@ def beam_search(
         num_results: list length k.
         excluded: int64 [B, E], items that each user's list must not name, filled with -1; they take up no beams.
     """
-    num_users, longest = prompts.shape
-    body = body_of(model)
-    cache = BranchCache(model.config.get_text_config().num_hidden_layers, lengths, longest)
-    hidden_BLD = body(input_ids=prompts, past_key_values=cache, use_cache=True).last_hidden_state
-    users = torch.arange(num_users, device=prompts.device)
-    hidden = hidden_BLD[users, lengths - 1][:, None]  # [B, 1, D]: the one root "beam"
+    num_users = len(prompts)
+    at_last_BD, beams = body.read(prompts, lengths)
+    hidden = at_last_BD[:, None]  # [B, 1, D]: the one root "beam"
 
     dead = None if excluded is None else dead_nodes(trie, excluded)
     renormalise = code_scores.normaliser == "trie"
@@ -89,15 +84,7 @@ def beam_search(
         bound = torch.maximum(bound, step.best_left_out)
         if level == trie.num_levels - 1:
             break
-        cache.branch(step.parent)
-        with attending_to_branches(model):
-            hidden = body(
-                input_ids=code_scores.level_token_ids[level][step.code],
-                position_ids=(lengths + level)[:, None].expand_as(nodes),
-                past_key_values=cache,
-                use_cache=True,
-                branches=cache,
-            ).last_hidden_state
+        hidden = beams.extend(code_scores.level_token_ids[level][step.code], step.parent)
     return _ranked_items(trie, nodes, scores, bound, num_results)
 
 

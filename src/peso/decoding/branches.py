@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from peso.decoding.body import Beams
+from peso.lm.backbone import body_of
+
 _NAME = "peso_branches"
 
 
@@ -109,3 +112,46 @@ def attending_to_branches(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         config._attn_implementation = usual
+
+
+class StockBody:
+    """The model's own layers, with attention to branches; any causal LM, on any device."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Keeps the model.
+
+        Args:
+            model: causal LM in eval mode, plain or with an adapter injected.
+        """
+        self._model = model
+
+    @torch.inference_mode()
+    def read(self, prompts_BL: Tensor, lengths_B: Tensor) -> tuple[Tensor, Beams]:
+        """See `Body.read`."""
+        num_users, longest = prompts_BL.shape
+        cache = BranchCache(self._model.config.get_text_config().num_hidden_layers, lengths_B, longest)
+        hidden = body_of(self._model)(input_ids=prompts_BL, past_key_values=cache, use_cache=True).last_hidden_state
+        users = torch.arange(num_users, device=prompts_BL.device)
+        return hidden[users, lengths_B - 1], _StockBeams(self._model, cache, lengths_B)
+
+
+class _StockBeams:
+    def __init__(self, model: PreTrainedModel, cache: BranchCache, lengths_B: Tensor) -> None:
+        self._model, self._cache, self._lengths_B = model, cache, lengths_B
+        self._num_steps = 0
+
+    @torch.inference_mode()
+    def extend(self, tokens_BK: Tensor, parent_BK: Tensor) -> Tensor:
+        """See `Beams.extend`."""
+        self._cache.branch(parent_BK)
+        positions = (self._lengths_B + self._num_steps)[:, None].expand_as(tokens_BK)
+        self._num_steps += 1
+        with attending_to_branches(self._model):
+            hidden: Tensor = body_of(self._model)(
+                input_ids=tokens_BK,
+                position_ids=positions,
+                past_key_values=self._cache,
+                use_cache=True,
+                branches=self._cache,
+            ).last_hidden_state
+        return hidden

@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from peso.decoding.beam import BeamResult, beam_search
+from peso.decoding.branches import StockBody
 from peso.decoding.code_scores import CodeScores
 from peso.decoding.trie import Trie
 
@@ -46,7 +47,7 @@ class GraphedSearch:
             beam_width: beams kept per user.
             num_results: list length k.
         """
-        self._model = model
+        self._body, self._device = StockBody(model), model.device
         self._trie = trie
         self._code_scores = code_scores
         self._beam_width = beam_width
@@ -70,7 +71,7 @@ class GraphedSearch:
         return BeamResult(*(part[:num_users].cpu() for part in (result.items, result.scores, result.bound)))
 
     def _record(self, inputs: tuple[Tensor, Tensor, Tensor]) -> _Recording:
-        device = self._model.device
+        device = self._device
         buffers = tuple(values.to(device) for values in inputs)
         side = torch.cuda.Stream(device)
         side.wait_stream(torch.cuda.current_stream(device))
@@ -86,7 +87,7 @@ class GraphedSearch:
     def _run(self, prompts: Tensor, lengths: Tensor, excluded: Tensor) -> BeamResult:
         left_out = excluded if excluded.shape[1] else None
         return beam_search(
-            self._model, prompts, lengths, self._trie, self._code_scores, self._beam_width, self._num_results, left_out
+            self._body, prompts, lengths, self._trie, self._code_scores, self._beam_width, self._num_results, left_out
         )
 
 

@@ -12,9 +12,11 @@ from transformers import PreTrainedModel
 
 from peso.config import DecodingConfig
 from peso.decoding.beam import BeamResult, beam_search
+from peso.decoding.body import Body
 from peso.decoding.code_scores import CodeScores
 from peso.decoding.cuda_graphs import GraphedSearch
 from peso.decoding.exact import exact_search
+from peso.decoding.quick_body import quick_body
 from peso.decoding.trie import Trie
 from peso.lm.lora_linear import settled_weights
 from peso.lm.vocabulary import Vocabulary
@@ -78,6 +80,10 @@ class Recommender:
         return exact_search(search, len(prompts), self._config.beam_width)
 
     @cached_property
+    def _body(self) -> Body:
+        return quick_body(self._model)
+
+    @cached_property
     def _code_scores(self) -> CodeScores:
         return CodeScores(self._model, self._level_token_ids, self._config.normaliser)
 
@@ -106,7 +112,7 @@ class Recommender:
                     result = graphs(tokens, its_lengths, left_out)
                 else:
                     result = beam_search(
-                        self._model, tokens, its_lengths, trie, self._code_scores, beam_width, k, left_out
+                        self._body, tokens, its_lengths, trie, self._code_scores, beam_width, k, left_out
                     )
                 where = torch.from_numpy(chosen)
                 items[where], scores[where], bound[where] = result.items, result.scores, result.bound

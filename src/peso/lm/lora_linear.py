@@ -71,15 +71,30 @@ def settled_weights(model: nn.Module) -> Iterator[None]:
     settled = [module for module in model.modules() if isinstance(module, LoraLinear) and _can_merge(module)]
     with torch.inference_mode():
         for module in settled:
-            name = module.active_adapters[0]
-            a, b, base = module.lora_A[name], module.lora_B[name], module.get_base_layer()
-            assert isinstance(a, nn.Linear) and isinstance(b, nn.Linear) and isinstance(base, nn.Linear)
-            module.__dict__[_SETTLED] = torch.addmm(base.weight, b.weight, a.weight, alpha=module.scaling[name])
+            module.__dict__[_SETTLED] = _merged(module)
     try:
         yield
     finally:
         for module in settled:
             del module.__dict__[_SETTLED]
+
+
+def merged_weight(layer: nn.Module) -> Tensor | None:
+    """The one matrix that a layer multiplies with, [O, I], the adapter's share included; None if it does more.
+
+    Args:
+        layer: a plain linear layer, or one under PEFT.
+    """
+    if isinstance(layer, LoraLinear):
+        return _merged(layer) if _can_merge(layer) else None
+    return layer.weight if type(layer) is nn.Linear else None
+
+
+def _merged(layer: LoraLinear) -> Tensor:
+    name = layer.active_adapters[0]
+    a, b, base = layer.lora_A[name], layer.lora_B[name], layer.get_base_layer()
+    assert isinstance(a, nn.Linear) and isinstance(b, nn.Linear) and isinstance(base, nn.Linear)
+    return torch.addmm(base.weight, b.weight, a.weight, alpha=layer.scaling[name])
 
 
 def _forward(self: LoraLinear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

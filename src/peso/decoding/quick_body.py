@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
 from peso.decoding.body import Beams, Body
 from peso.decoding.branches import StockBody
 from peso.lm.backbone import body_of
-from peso.lm.lora_linear import merged_weight
+from peso.lm.decoder_layer import turned, unit_norm
+from peso.lm.folding import UnknownLayerError, folded_products, norm_epsilons
 from peso.lm.short_attention import LONGEST
 
 _TOLERANCE = 1e-4
@@ -41,7 +42,7 @@ def quick_body(model: PreTrainedModel) -> Body:
         return stock
     try:
         quick = QuickBody(model)
-    except (AttributeError, TypeError):  # a model of another build
+    except UnknownLayerError:
         return stock
     return quick if _are_equal(quick, stock, model) else stock
 
@@ -69,42 +70,17 @@ class QuickBody:
             model: causal LM in eval mode.
 
         Raises:
-            AttributeError: the model has other parts.
-            TypeError: a part computes something else.
+            UnknownLayerError: a layer computes something else.
         """
         body: Any = body_of(model)
         config = model.config.get_text_config()
-        first = body.layers[0].self_attn
+        if not hasattr(body, "layers"):
+            raise UnknownLayerError("the body has no layers of this kind")
+        self._layers = [_layer(layer) for layer in body.layers]
         self._num_key_heads = config.num_key_value_heads
         self._queries_per_key = config.num_attention_heads // config.num_key_value_heads
-        self._head_width = first.head_dim
-        self._embed, self._rotary = body.embed_tokens, body.rotary_emb
-        self._last_norm = body.norm
-        self._layers = [self._folded(layer) for layer in body.layers]
-
-    def _folded(self, layer: Any) -> _Layer:
-        attention, feed_forward = layer.self_attn, layer.mlp
-        before_attention, before_feed_forward = layer.input_layernorm, layer.post_attention_layernorm
-        heads = (self._num_key_heads * self._queries_per_key, self._num_key_heads, self._num_key_heads)
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        query, key, value = (
-            (_weight(part) * before_attention.weight).view(num_heads, self._head_width, -1)
-            for part, num_heads in zip(projections, heads, strict=True)
-        )
-        # Pairs that turn together become neighbours; products of queries and keys do not notice.
-        query, key = (part.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2) for part in (query, key))
-        query = query * attention.scaling
-        gates = [_weight(part) * before_feed_forward.weight for part in (feed_forward.gate_proj, feed_forward.up_proj)]
-        if not isinstance(feed_forward.act_fn, nn.SiLU) and type(feed_forward.act_fn).__name__ != "SiLUActivation":
-            raise TypeError("the feed-forward is gated by something else than SiLU")
-        return _Layer(
-            torch.cat([query, key, value]).flatten(0, 1),
-            _weight(attention.o_proj),
-            torch.cat(gates),
-            _weight(feed_forward.down_proj),
-            before_attention.variance_epsilon,
-            before_feed_forward.variance_epsilon,
-        )
+        self._head_width = body.layers[0].self_attn.head_dim
+        self._embed, self._rotary, self._last_norm = body.embed_tokens, body.rotary_emb, body.norm
 
     @torch.inference_mode()
     def read(self, prompts_BL: Tensor, lengths_B: Tensor) -> tuple[Tensor, Beams]:
@@ -141,20 +117,21 @@ class QuickBody:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Query [B, G, R, N, d], key and value [B, G, 1, N, d] of N tokens of each user, turned and contiguous."""
         num_users, num_tokens = shape
-        normed = _norm(states_TD, layer.attention_epsilon)
+        normed, _ = unit_norm(states_TD, layer.attention_epsilon)
         parts = functional.linear(normed, layer.query_key_value).view(num_users, num_tokens, -1, self._head_width)
         num_keys, per_key = self._num_key_heads, self._queries_per_key
         query, key, value = parts.split([num_keys * per_key, num_keys, num_keys], dim=2)
         return (
-            _turned(query.unflatten(2, (num_keys, per_key)).permute(0, 2, 3, 1, 4), turns),
-            _turned(key.unflatten(2, (num_keys, 1)).permute(0, 2, 3, 1, 4), turns),
+            turned(_pairs(query.unflatten(2, (num_keys, per_key)).permute(0, 2, 3, 1, 4)), turns),
+            turned(_pairs(key.unflatten(2, (num_keys, 1)).permute(0, 2, 3, 1, 4)), turns),
             value.unflatten(2, (num_keys, 1)).permute(0, 2, 3, 1, 4).contiguous(),
         )
 
     def _finish(self, layer: _Layer, states_TD: Tensor, attended_TD: Tensor) -> None:
         """What follows attention in a layer, added to the states in place."""
         states_TD.addmm_(attended_TD, layer.out.T)
-        gate, up = functional.linear(_norm(states_TD, layer.feed_forward_epsilon), layer.gate_up).chunk(2, dim=-1)
+        normed, _ = unit_norm(states_TD, layer.feed_forward_epsilon)
+        gate, up = functional.linear(normed, layer.gate_up).chunk(2, dim=-1)
         states_TD.addmm_(functional.silu(gate).mul_(up), layer.down.T)
 
     def _normed(self, states: Tensor) -> Tensor:
@@ -221,24 +198,14 @@ def _of_beams(heads: Tensor) -> Tensor:
     return heads.permute(0, 3, 1, 2, 4).flatten(0, 1).flatten(1)
 
 
-def _weight(layer: nn.Module) -> Tensor:
-    weight = merged_weight(layer)
-    if weight is None or getattr(layer, "bias", None) is not None:
-        raise TypeError("a layer is more than one matrix")
-    return weight
+def _layer(layer: Any) -> _Layer:
+    query_key_value, out, gate_up, down = (product.weight.clone() for product in folded_products(layer))
+    return _Layer(query_key_value, out, gate_up, down, *norm_epsilons(layer))
 
 
-def _norm(states_TD: Tensor, epsilon: float) -> Tensor:
-    """An RMS norm without its weight."""
-    scale = torch.linalg.vector_norm(states_TD, dim=-1, keepdim=True).square_().div_(states_TD.shape[-1])
-    return states_TD * scale.add_(epsilon).rsqrt_()
-
-
-def _turned(heads: Tensor, turns: Tensor) -> Tensor:
-    """Rotates neighbouring pairs, writing to contiguous memory."""
-    pairs = torch.view_as_complex(heads.unflatten(-1, (-1, 2)))
-    result = torch.empty(pairs.shape, dtype=pairs.dtype)
-    return torch.view_as_real(torch.mul(pairs, turns, out=result)).flatten(-2)
+def _pairs(heads: Tensor) -> Tensor:
+    """Neighbours as complex numbers, a view [..., d/2]."""
+    return torch.view_as_complex(heads.unflatten(-1, (-1, 2)))
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from peso.lm.quick_layers import write_out_layers
+from peso.lm.quick_stack import write_out_stack
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 _LARGEST_BLOCK_BYTES, _LARGEST_HEAP_BYTES = 1 << 30, (1 << 31) - 1
@@ -30,7 +31,7 @@ def make_ready(model: PreTrainedModel) -> PreTrainedModel:
     """Moves a model to the accelerator, if there is one, and gives it the kernels that suit the place.
 
     On CUDA that is FlexAttention, which skips what nobody sees in lines that users or branches share. A CPU has no way
-    back for it, so there scaled dot products stay, norms and gated layers are written out, and freed memory is kept.
+    back for it, so there scaled dot products stay, layers are written out, and freed memory is kept.
 
     Args:
         model: a plain backbone; changed in place.
@@ -38,6 +39,7 @@ def make_ready(model: PreTrainedModel) -> PreTrainedModel:
     if not torch.cuda.is_available():
         keep_freed_memory()
         write_out_layers(model)
+        write_out_stack(model)
         return model
     model.set_attn_implementation("flex_attention")
     torch.nn.Module.cuda(model)

@@ -68,7 +68,7 @@ def settled_weights(model: nn.Module) -> Iterator[None]:
     Args:
         model: one whose LoRA layers went through `merge_products`; any other is left alone.
     """
-    settled = [module for module in model.modules() if isinstance(module, LoraLinear) and _can_merge(module)]
+    settled = [module for module in model.modules() if isinstance(module, LoraLinear) and can_merge(module)]
     with torch.inference_mode():
         for module in settled:
             module.__dict__[_SETTLED] = _merged(module)
@@ -77,17 +77,6 @@ def settled_weights(model: nn.Module) -> Iterator[None]:
     finally:
         for module in settled:
             del module.__dict__[_SETTLED]
-
-
-def merged_weight(layer: nn.Module) -> Tensor | None:
-    """The one matrix that a layer multiplies with, [O, I], the adapter's share included; None if it does more.
-
-    Args:
-        layer: a plain linear layer, or one under PEFT.
-    """
-    if isinstance(layer, LoraLinear):
-        return _merged(layer) if _can_merge(layer) else None
-    return layer.weight if type(layer) is nn.Linear else None
 
 
 def _merged(layer: LoraLinear) -> Tensor:
@@ -103,7 +92,7 @@ def _forward(self: LoraLinear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     assert isinstance(base, nn.Linear)
     if settled is not None and not torch.is_grad_enabled():
         return functional.linear(x, settled, base.bias)
-    if kwargs or x.dtype != torch.float32 or torch.is_autocast_enabled(x.device.type) or not _can_merge(self):
+    if kwargs or x.dtype != torch.float32 or torch.is_autocast_enabled(x.device.type) or not can_merge(self):
         return LoraLinear.forward(self, x, *args, **kwargs)
     name = self.active_adapters[0]
     a, b = self.lora_A[name].weight, self.lora_B[name].weight
@@ -113,7 +102,8 @@ def _forward(self: LoraLinear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return product
 
 
-def _can_merge(layer: LoraLinear) -> bool:
+def can_merge(layer: LoraLinear) -> bool:
+    """Whether a layer's adapter acts as one B A on one float32 matrix that does not train itself."""
     base = layer.get_base_layer()
     if len(layer.active_adapters) != 1 or layer.active_adapters[0] not in layer.lora_A:
         return False

@@ -1,0 +1,104 @@
+"""Short rows go through a Llama-like decoder stack layer by layer as `decoder_layer` writes it out.
+
+The body's own code stays for everything else: caches, long rows, other devices and types, checkpointing, dropout.
+Whether a model is of this kind is found out by trying: it must give the model's own result on a probe.
+"""
+
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from peso.lm.backbone import body_of
+from peso.lm.decoder_layer import LayerShape, decoder_layer
+from peso.lm.folding import UnknownLayerError, folded_products, norm_epsilons
+from peso.lm.short_attention import LONGEST
+
+_PROBE_TOKENS = 5
+_TOLERANCE = 1e-4
+
+
+def write_out_stack(model: PreTrainedModel) -> None:
+    """Lets a body compute short rows the written-out way, if that is the same function; changed in place.
+
+    Args:
+        model: a plain backbone on a CPU, float32. Adapters attached later are found when they are.
+    """
+    body: Any = body_of(model)
+    if model.dtype != torch.float32 or model.device.type != "cpu" or not hasattr(body, "layers"):
+        return
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(model.config.get_text_config().vocab_size, (2, _PROBE_TOKENS), generator=generator)
+    was_training = model.training
+    model.train(False)
+    with torch.no_grad():
+        try:
+            ours = _through_layers(body, ids, None, None)
+        except UnknownLayerError:
+            ours = None
+        theirs = type(body).forward(body, input_ids=ids, use_cache=False).last_hidden_state
+    model.train(was_training)
+    if ours is not None and torch.allclose(ours, theirs, rtol=_TOLERANCE, atol=_TOLERANCE * float(theirs.abs().max())):
+        body.__dict__["forward"] = MethodType(_forward, body)
+
+
+def _forward(
+    self: Any,
+    input_ids: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    position_ids: Tensor | None = None,
+    use_cache: bool | None = None,
+    **others: Any,
+) -> Any:
+    is_short = input_ids is not None and input_ids.shape[1] <= LONGEST
+    is_masked_as_here = attention_mask is None or (attention_mask.dim() == 4 and attention_mask.is_floating_point())
+    if is_short and is_masked_as_here and use_cache is False and not others and _is_plain(self):
+        assert input_ids is not None
+        try:
+            states = _through_layers(self, input_ids, attention_mask, position_ids)
+            return BaseModelOutputWithPast(last_hidden_state=states)
+        except UnknownLayerError:
+            pass
+    return type(self).forward(
+        self,
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=position_ids,
+        use_cache=use_cache,
+        **others,
+    )
+
+
+def _is_plain(body: Any) -> bool:
+    config = body.config
+    drops = body.training and getattr(config, "attention_dropout", 0.0) > 0
+    is_whole = getattr(config, "sliding_window", None) is None
+    is_single = body.dtype == torch.float32 and body.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return is_single and is_whole and not drops and not body.is_activation_checkpointing
+
+
+def _through_layers(body: Any, ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None) -> Tensor:
+    num_lines, num_tokens = ids.shape
+    products = [folded_products(layer) for layer in body.layers]  # before anything is computed: it may raise
+    states = body.embed_tokens(ids)
+    positions = torch.arange(num_tokens)[None] if position_ids is None else position_ids
+    with torch.no_grad():
+        cosine, sine = body.rotary_emb(states, positions)
+        half = cosine.shape[-1] // 2
+        turns = torch.complex(cosine[..., :half], sine[..., :half])[:, None]
+        bias = (
+            torch.full((num_tokens, num_tokens), float("-inf")).triu_(1) if attention_mask is None else attention_mask
+        )
+    heads = body.config.num_attention_heads, body.config.num_key_value_heads
+    flat = states.flatten(0, 1)
+    for layer, folded in zip(body.layers, products, strict=True):
+        shape = LayerShape(
+            num_lines, num_tokens, heads[1], heads[0] // heads[1], 2 * half, *norm_epsilons(layer)
+        )  # fmt: skip
+        matrices = [matrix for product in folded for matrix in (product.weight, product.a, product.b)]
+        flat = decoder_layer(flat, turns, bias, shape, *matrices)
+    normed: Tensor = body.norm(flat.view(num_lines, num_tokens, -1))
+    return normed

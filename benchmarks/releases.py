@@ -27,7 +27,8 @@ RELEASES = {
     "video-games": "Video_Games_cl_0.6_0_5_3_0",
     "cds": "CDs_and_Vinyl_cl_0.6_0_5_3_0",
 }
-METHODS = ("frozen", "single", "peso")
+METHODS = (("frozen", False), ("single", False), ("peso", False), ("peso", True))
+"""Method, and whether a memory of counts is beside it."""
 LISTS: dict[str, tuple[CatalogueName, RepeatsName]] = {
     "released": ("all", "allowed"),
     "known": ("known", "excluded"),
@@ -58,11 +59,12 @@ def main() -> None:
             catalogue, repeats = LISTS[lists]
             run_baselines(dataset, workspace, ListRules.choose(dataset, catalogue, repeats))
             for seed in range(arguments.seeds):
-                for method in METHODS:
+                for method, with_memory in METHODS:
                     overrides = {
                         "method": method,
                         "seed": seed,
                         "decoding": {"catalogue": catalogue, "repeats": repeats},
+                        "memory": {"use": with_memory},
                         "evaluation": {"next_block": next_block},
                     }
                     run_stream(workspace, make_config(None, overrides), resume=True)

@@ -146,6 +146,19 @@ class DecodingConfig(_Section):
     history and their beams, one user at least."""
 
 
+class MemoryConfig(_Section):
+    """Counts of what followed what, mixed into the model's probabilities while decoding (ours, not the paper's)."""
+
+    use: bool = False
+    """Whether lists and log-likelihoods are those of model and memory together."""
+    lag_weights: tuple[float, ...] = (1.0, 0.5, 0.25)
+    """How much the successors of a history's last item count, of the one before it, and so on."""
+    decay: float = Field(1.0, gt=0, le=1)
+    """Weight of a pair for each block that has passed since."""
+    strength: float = Field(20.0, gt=0)
+    """What the model weighs, in counts: with as many weighted counts both have the same say."""
+
+
 class EvaluationConfig(_Section):
     """What is measured besides the paper's protocol."""
 
@@ -170,6 +183,7 @@ class RunConfig(_Section):
     training: TrainingConfig = TrainingConfig()
     proximal: ProximalConfig = ProximalConfig()
     decoding: DecodingConfig = DecodingConfig()
+    memory: MemoryConfig = MemoryConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     def base_part(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from peso.data.dataset import Dataset, IntArray
-from peso.data.examples import targets_of_block
+from peso.data.examples import known_events, targets_of_block
 
 
 class Baseline(ABC):
@@ -27,7 +27,7 @@ class Baseline(ABC):
         self.is_allowed = np.zeros(dataset.num_items, dtype=bool)
         self.is_allowed[allowed] = True
         self.block_events = targets_of_block(dataset, model_block, "train")
-        self.known_events = np.sort(np.r_[np.flatnonzero(dataset.event_block < model_block), self.block_events])
+        self.known_events = known_events(dataset, model_block)
 
     @abstractmethod
     def lists(self, targets: IntArray, k: int) -> IntArray:

@@ -7,6 +7,7 @@ import numpy as np
 from peso.baselines.base import Baseline
 from peso.baselines.popularity import padded
 from peso.data.dataset import IntArray
+from peso.data.transitions import consecutive_events
 
 
 class Successor(Baseline):
@@ -31,10 +32,8 @@ class Successor(Baseline):
 
     def _transitions(self) -> tuple[IntArray, IntArray]:
         """Pairs (item, allowed follower), by item, then falling count, the follower's falling popularity, number."""
-        # An event follows the one before it if both are of one user and both may be known.
-        first, second = self.known_events[:-1], self.known_events[1:]
-        is_pair = (second == first + 1) & (self.dataset.event_user[first] == self.dataset.event_user[second])
-        pairs = np.stack([self.dataset.event_item[first[is_pair]], self.dataset.event_item[second[is_pair]]], axis=1)
+        second = consecutive_events(self.dataset, self.known_events)
+        pairs = np.stack([self.dataset.event_item[second - 1], self.dataset.event_item[second]], axis=1)
         pairs, counts = np.unique(pairs[self.is_allowed[pairs[:, 1]]], axis=0, return_counts=True)
         popularity = np.bincount(self.dataset.event_item[self.known_events], minlength=self.dataset.num_items)
         order = np.lexsort((pairs[:, 1], -popularity[pairs[:, 1]], -counts, pairs[:, 0]))

@@ -22,6 +22,9 @@ def run(
     repeats: Annotated[
         str | None, typer.Option(help="Naming what the user already took: auto, allowed or excluded.")
     ] = None,
+    memory: Annotated[
+        bool | None, typer.Option("--memory/--no-memory", help="Mix counts of what followed what into the lists.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.  [default: 0]")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file; flags win over it.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
@@ -35,6 +38,7 @@ def run(
         "seed": seed,
         "proximal": {"form": proximal, "strength": strength},
     }
+    overrides["memory"] = {"use": memory}
     overrides["decoding"] = {"catalogue": catalogue, "repeats": repeats}
     chosen = make_config(config, _without_none(overrides))
     show_progress()

@@ -63,6 +63,15 @@ def history_starts(dataset: Dataset, targets: IntArray, max_history: int) -> Int
     return np.maximum(dataset.user_offsets[dataset.event_user[targets]], targets - max_history)
 
 
+def known_events(dataset: Dataset, block: int) -> IntArray:
+    """Events that a model or rival after `block` may count: all of earlier blocks, and this one's training targets.
+
+    Returns:
+        int64, ascending.
+    """
+    return np.sort(np.r_[np.flatnonzero(dataset.event_block < block), targets_of_block(dataset, block, "train")])
+
+
 def items_seen_in_training(dataset: Dataset, block: int) -> np.ndarray:
     """Which items the model after `block` can have met: any event of an earlier block, or a training target of this.
 

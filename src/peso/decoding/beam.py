@@ -16,6 +16,7 @@ from torch.nn import functional
 from peso.decoding.body import Body
 from peso.decoding.code_scores import CodeScores
 from peso.decoding.expansion import best_children, dead_nodes
+from peso.decoding.memory import Memory, remembered_nodes
 from peso.decoding.trie import Trie
 
 _NO_BEAM = float("-inf")
@@ -55,6 +56,7 @@ def beam_search(
     beam_width: int,
     num_results: int,
     excluded: Tensor | None = None,
+    memory: Memory | None = None,
 ) -> BeamResult:
     """Decodes the best items for a batch of histories; all tensors on the model's device.
 
@@ -67,20 +69,22 @@ def beam_search(
         beam_width: beams kept per user K, at least `num_results`.
         num_results: list length k.
         excluded: int64 [B, E], items that each user's list must not name, filled with -1; they take up no beams.
+        memory: what a memory knows of each user; scores are then those of model and memory together.
     """
     num_users = len(prompts)
     at_last_BD, beams = body.read(prompts, lengths)
     hidden = at_last_BD[:, None]  # [B, 1, D]: the one root "beam"
 
     dead = None if excluded is None else dead_nodes(trie, excluded)
+    remembered = None if memory is None else remembered_nodes(trie, memory)
     renormalise = code_scores.normaliser == "trie"
     nodes = torch.zeros(num_users, 1, dtype=torch.int64, device=prompts.device)
-    scores = torch.zeros(num_users, 1, device=prompts.device)
+    scores = by_model = torch.zeros(num_users, 1, device=prompts.device)
     bound = torch.full((num_users,), _NO_BEAM, device=prompts.device)
     for level in range(trie.num_levels):
         log_probabilities = code_scores.log_probabilities(hidden, level)
-        step = best_children(trie, level, nodes, scores, log_probabilities, beam_width, dead, renormalise)
-        nodes, scores = step.nodes, step.scores
+        step = best_children(trie, level, nodes, by_model, log_probabilities, beam_width, dead, renormalise, remembered)
+        nodes, scores, by_model = step.nodes, step.scores, step.model_scores
         bound = torch.maximum(bound, step.best_left_out)
         if level == trie.num_levels - 1:
             break

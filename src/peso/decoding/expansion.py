@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from peso.decoding.memory import NO_NODE, RememberedNodes
 from peso.decoding.trie import NO_LEAF, Trie
 
 _NO_BEAM = float("-inf")
-_NO_NODE = torch.iinfo(torch.int64).max
 _BITS_OF_MINUS_INFINITY = -(1 << 23)  # of a float32, as an int32
 
 
@@ -31,6 +31,7 @@ class Step:
         code: int64 [B, K'].
         nodes: int64 [B, K'], node numbers of the next level; 0 in a slot without a beam.
         scores: float32 [B, K'], descending; -inf marks a slot without a beam.
+        model_scores: float32 [B, K'], the model's own part of them: the scores themselves without a memory.
         best_left_out: float32 [B], score of the best child that the width had no room for; -inf if there is none.
     """
 
@@ -38,6 +39,7 @@ class Step:
     code: Tensor
     nodes: Tensor
     scores: Tensor
+    model_scores: Tensor
     best_left_out: Tensor
 
 
@@ -63,23 +65,23 @@ def dead_nodes(trie: Trie, excluded: Tensor) -> Dead:
             the trie does not have are ignored.
     """
     leaves = trie.leaves_of(excluded)
-    dead = torch.where(leaves == NO_LEAF, _NO_NODE, leaves).sort(dim=1).values
+    dead = torch.where(leaves == NO_LEAF, NO_NODE, leaves).sort(dim=1).values
     is_repeated = torch.zeros_like(dead, dtype=torch.bool)
     is_repeated[:, 1:] = dead[:, 1:] == dead[:, :-1]
-    dead = dead.masked_fill(is_repeated, _NO_NODE).sort(dim=1).values
+    dead = dead.masked_fill(is_repeated, NO_NODE).sort(dim=1).values
     place = torch.arange(dead.shape[1], device=dead.device)
     nodes, parents = [], []
     for offsets in reversed(trie.offsets):
         inside = dead.clamp(max=torch.iinfo(offsets.dtype).max).to(offsets.dtype)
         parent = torch.searchsorted(offsets, inside, right=True) - 1
-        parent = torch.where(dead == _NO_NODE, _NO_NODE, parent)
+        parent = torch.where(dead == NO_NODE, NO_NODE, parent)
         nodes.append(dead)
         parents.append(parent)
         first = torch.searchsorted(parent, parent)
         num_dead = torch.searchsorted(parent, parent, right=True) - first
         real = parent.clamp(max=len(offsets) - 2)
-        is_dead = (num_dead == offsets[real + 1] - offsets[real]) & (first == place) & (parent != _NO_NODE)
-        dead = torch.where(is_dead, parent, _NO_NODE).sort(dim=1).values
+        is_dead = (num_dead == offsets[real + 1] - offsets[real]) & (first == place) & (parent != NO_NODE)
+        dead = torch.where(is_dead, parent, NO_NODE).sort(dim=1).values
     return Dead(tuple(nodes[::-1]), tuple(parents[::-1]))
 
 
@@ -92,6 +94,7 @@ def best_children(
     beam_width: int,
     dead: Dead | None = None,
     renormalise: bool = False,
+    remembered: RememberedNodes | None = None,
 ) -> Step:
     r"""The best continuations of every user's beams, $s_{child} = s_{beam} + \log p(code \mid beam)$.
 
@@ -99,11 +102,12 @@ def best_children(
         trie: the items that may be named.
         level: the beams' level.
         nodes: int64 [B, K], the beams' nodes, distinct within a user; ignored where there is no beam.
-        scores: float32 [B, K], log-probabilities in nats; -inf where there is no beam.
+        scores: float32 [B, K], the model's log-probabilities in nats; -inf where there is no beam.
         log_probabilities: float32 [B, K, C], of the level's codes; C is at least the trie's number of codes.
         beam_width: beams to keep per user.
         dead: nodes that must not be entered (see `dead_nodes`).
         renormalise: whether p is renormalised over the children that the trie has under the beam's node, dead or not.
+        remembered: what a memory adds to the children's probabilities (see `peso.decoding.memory`).
 
     Returns:
         K' = min(beam_width, K W) beams per user.
@@ -121,18 +125,37 @@ def best_children(
         normaliser = child_BKW.logsumexp(dim=2, keepdim=True).clamp_min(torch.finfo(child_BKW.dtype).min)
         child_BKW.sub_(normaliser)
     width = child_BKW.shape[2]
-    flat = child_BKW.add_(scores[..., None]).flatten(1)
+    by_model = flat = child_BKW.add_(scores[..., None]).flatten(1)
+    if remembered is not None:
+        flat = flat + remembered.model_log_share
+        columns, is_beam = _columns(
+            trie,
+            level,
+            nodes,
+            scores,
+            remembered.nodes[level],
+            remembered.parents[level],
+            width,
+            has_mask or level == 0,
+        )
+        before = flat.gather(1, columns)
+        gain = torch.logaddexp(before, remembered.log_shares[level]) - before
+        flat.scatter_add_(1, columns, gain.masked_fill_(~is_beam, 0.0))
     if dead is not None:
-        _close(flat, trie, level, nodes, scores, dead, width, has_mask or level == 0)
+        columns, is_beam = _columns(
+            trie, level, nodes, scores, dead.nodes[level], dead.parents[level], width, has_mask or level == 0
+        )
+        flat.scatter_add_(1, columns, torch.zeros_like(columns, dtype=flat.dtype).masked_fill_(is_beam, _NO_BEAM))
 
     kept = min(beam_width, flat.shape[1])
     best, slot = flat.topk(min(kept + 1, flat.shape[1]), dim=1)
     left_out = best[:, kept] if best.shape[1] > kept else torch.full_like(best[:, 0], _NO_BEAM)
     best, slot = best[:, :kept], slot[:, :kept]
+    own = best if remembered is None else by_model.gather(1, slot).masked_fill_(best == _NO_BEAM, _NO_BEAM)
     parent = torch.div(slot, width, rounding_mode="floor")
     place = slot - parent * width
     if level == 0:
-        return Step(parent, place, trie.root_children[place].masked_fill_(best == _NO_BEAM, 0), best, left_out)
+        return Step(parent, place, trie.root_children[place].masked_fill_(best == _NO_BEAM, 0), best, own, left_out)
     starts = trie.offsets[level][nodes].gather(1, parent).long()
     if rows is None:
         code = place
@@ -140,7 +163,7 @@ def best_children(
     else:
         new_nodes = starts + place
         code = trie.codes[level][new_nodes.clamp(max=len(trie.codes[level]) - 1)].long()
-    return Step(parent, code, new_nodes.masked_fill(best == _NO_BEAM, 0), best, left_out)
+    return Step(parent, code, new_nodes.masked_fill(best == _NO_BEAM, 0), best, own, left_out)
 
 
 def _mask_rows(trie: Trie, level: int, nodes: Tensor) -> Tensor:
@@ -178,19 +201,38 @@ def _rows_of(trie: Trie, level: int, nodes: Tensor) -> _Rows:
     return _Rows(row_codes, closed)
 
 
-def _close(
-    flat: Tensor, trie: Trie, level: int, nodes: Tensor, scores: Tensor, dead: Dead, width: int, has_mask: bool
-) -> None:
-    """Sets dead children to -inf in `flat`, [B, K W], in place."""
-    dead_numbers, parents = dead.nodes[level], dead.parents[level]
+def _columns(
+    trie: Trie,
+    level: int,
+    nodes: Tensor,
+    scores: Tensor,
+    children: Tensor,
+    parents: Tensor,
+    width: int,
+    has_codes: bool,
+) -> tuple[Tensor, Tensor]:
+    """Where some nodes of the next level stand among the children of the beams.
+
+    Args:
+        trie: the catalogue.
+        level: the beams' level.
+        nodes: int64 [B, K], the beams' nodes.
+        scores: float32 [B, K], -inf where there is no beam.
+        children: int64 [B, E], nodes of the next level, and fillers.
+        parents: int64 [B, E], their parents, and fillers.
+        width: W, children looked at per beam.
+        has_codes: whether a child's place among them is its code; otherwise it is its place under its parent.
+
+    Returns:
+        Columns of [B, K W], int64 [B, E], 0 where no beam is the parent; and bool [B, E], whether one is.
+    """
     ordered, beam = nodes.masked_fill(scores == _NO_BEAM, -1).sort(dim=1)
     rank = torch.searchsorted(ordered, parents).clamp_(max=nodes.shape[1] - 1)
     is_beam = ordered.gather(1, rank) == parents
-    inside = dead_numbers.clamp(max=len(trie.codes[level]) - 1)
+    inside = children.clamp(max=len(trie.codes[level]) - 1)
     starts = trie.offsets[level][parents.clamp(max=len(trie.offsets[level]) - 2)]
-    place = trie.codes[level][inside].long() if has_mask else inside - starts
-    column = torch.where(is_beam, beam.gather(1, rank) * width + place, 0)
-    flat.scatter_add_(1, column, torch.zeros_like(column, dtype=flat.dtype).masked_fill_(is_beam, _NO_BEAM))
+    place = trie.codes[level][inside].long() if has_codes else inside - starts
+    return torch.where(is_beam, beam.gather(1, rank) * width + place, 0), is_beam
 
 
 def _rank(mask: Tensor, code: Tensor) -> Tensor:

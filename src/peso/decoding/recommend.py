@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from peso.config import DecodingConfig
@@ -16,12 +18,36 @@ from peso.decoding.body import Body
 from peso.decoding.code_scores import CodeScores
 from peso.decoding.cuda_graphs import GraphedSearch
 from peso.decoding.exact import exact_search
+from peso.decoding.memory import Memory
 from peso.decoding.quick_body import quick_body
 from peso.decoding.trie import Trie
 from peso.lm.lora_linear import settled_weights
 from peso.lm.vocabulary import Vocabulary
 
 _NO_ITEM = -1
+
+
+@dataclass(frozen=True, eq=False)
+class RememberedItems:
+    """What a memory knows of some users; see `peso.decoding.memory`.
+
+    Attributes:
+        items: per user, int64 [E], distinct.
+        weights: per user, float64 [E], positive.
+        strength: kappa, the weight of the model.
+    """
+
+    items: Sequence[NDArray[np.int64]]
+    weights: Sequence[NDArray[np.float64]]
+    strength: float
+
+    def of(self, chosen: NDArray[np.int64]) -> Memory:
+        """Of some users, as one batch."""
+        items = functional.pad(_padded([self.items[number] for number in chosen], _NO_ITEM), (0, 1), value=_NO_ITEM)
+        weights = torch.zeros(items.shape)
+        for row, number in enumerate(chosen):
+            weights[row, : len(self.weights[number])] = torch.from_numpy(self.weights[number])
+        return Memory(items, weights, self.strength)
 
 
 class Recommender:
@@ -46,6 +72,7 @@ class Recommender:
         prompts: Sequence[NDArray[np.int64]],
         trie: Trie,
         excluded: Sequence[NDArray[np.int64]] | None = None,
+        memory: RememberedItems | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The best items for each history.
 
@@ -53,19 +80,24 @@ class Recommender:
             prompts: token ids of each history (see `SequenceBuilder.prompt`).
             trie: the items that may be named.
             excluded: items that must not be named, per history; they take up no beams.
+            memory: what a memory knows of each history's user.
 
         Returns:
             Items, int64 [len(prompts), k], best first, -1 where the catalogue is smaller than k; and their
             log-probabilities in nats, float32, -inf there.
         """
-        result = self.search(prompts, trie, excluded)
+        result = self.search(prompts, trie, excluded, memory)
         return result.items.numpy(), result.scores.numpy()
 
     def search(
-        self, prompts: Sequence[NDArray[np.int64]], trie: Trie, excluded: Sequence[NDArray[np.int64]] | None = None
+        self,
+        prompts: Sequence[NDArray[np.int64]],
+        trie: Trie,
+        excluded: Sequence[NDArray[np.int64]] | None = None,
+        memory: RememberedItems | None = None,
     ) -> BeamResult:
         """As `recommend`, with the bound that tells which lists are certain; on the CPU."""
-        return self._search(prompts, trie, excluded, self._config.beam_width)
+        return self._search(prompts, trie, excluded, memory, self._config.beam_width)
 
     def search_exactly(
         self, prompts: Sequence[NDArray[np.int64]], trie: Trie, excluded: Sequence[NDArray[np.int64]] | None = None
@@ -75,7 +107,7 @@ class Recommender:
         def search(users: Tensor, beam_width: int) -> BeamResult:
             chosen = users.tolist()
             left_out = None if excluded is None else [excluded[user] for user in chosen]
-            return self._search([prompts[user] for user in chosen], trie, left_out, beam_width)
+            return self._search([prompts[user] for user in chosen], trie, left_out, None, beam_width)
 
         return exact_search(search, len(prompts), self._config.beam_width)
 
@@ -92,6 +124,7 @@ class Recommender:
         prompts: Sequence[NDArray[np.int64]],
         trie: Trie,
         excluded: Sequence[NDArray[np.int64]] | None,
+        memory: RememberedItems | None,
         beam_width: int,
     ) -> BeamResult:
         k = self._config.num_recommendations
@@ -101,7 +134,7 @@ class Recommender:
         lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
         device = self._model.device
         self._model.eval()
-        graphs = self._graphed(trie, beam_width) if device.type == "cuda" else None
+        graphs = self._graphed(trie, beam_width) if device.type == "cuda" and memory is None else None
         # A recorded graph holds the addresses of its weights, so nothing may be settled for one search only.
         with nullcontext() if graphs is not None else settled_weights(self._model):
             for chosen in _batches(lengths, beam_width, self._config.batch_tokens):
@@ -111,8 +144,9 @@ class Recommender:
                 if graphs is not None:
                     result = graphs(tokens, its_lengths, left_out)
                 else:
+                    remembered = None if memory is None else memory.of(chosen).to(device)
                     result = beam_search(
-                        self._body, tokens, its_lengths, trie, self._code_scores, beam_width, k, left_out
+                        self._body, tokens, its_lengths, trie, self._code_scores, beam_width, k, left_out, remembered
                     )
                 where = torch.from_numpy(chosen)
                 items[where], scores[where], bound[where] = result.items, result.scores, result.bound

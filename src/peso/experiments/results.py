@@ -93,7 +93,12 @@ def group_variants(records: Sequence[RunRecord]) -> list[Variant]:
         flat = {k: v for k, v in _flatten(record.result["config"]).items() if k not in MEASURES_NOT_COMPARED}
         if record.result["method"] != "peso":
             flat = {k: v for k, v in flat.items() if not k.startswith("proximal.")}
-        key = (record.result["method"], record.result["lists"], repr(sorted(flat.items())))
+        shown = record.result["method"]
+        if flat.pop("memory.use", False):
+            shown += " + memory"
+        else:
+            flat = {k: v for k, v in flat.items() if not k.startswith("memory.")}
+        key = (shown, record.result["lists"], repr(sorted(flat.items())))
         groups.setdefault(key, []).append(record)
         settings[key] = flat
     variants = []
@@ -103,7 +108,7 @@ def group_variants(records: Sequence[RunRecord]) -> list[Variant]:
         label = ", ".join(f"{k.split('.')[-1]} {settings[key][k]}" for k in varying)
         name = f"{key[0]} ({label})" if label else key[0]
         runs = sorted(runs, key=lambda run: (run.result["seed"] is None, run.result["seed"]))
-        variants.append(Variant(name, key[0], key[1], runs))
+        variants.append(Variant(name, runs[0].result["method"], key[1], runs))
     order = ["popular", "popular_in_block", "successor", "frozen", "single", "peso"]
     return sorted(variants, key=lambda v: (order.index(v.method) if v.method in order else len(order), v.name))
 

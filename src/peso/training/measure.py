@@ -11,6 +11,8 @@ from peso.data.examples import (
     all_events_of_block,
     history_starts,
     items_seen_in_training,
+    items_taken_before,
+    known_events,
     targets_of_block,
 )
 from peso.decoding.recommend import Recommender
@@ -18,6 +20,7 @@ from peso.decoding.trie import Trie, build_trie
 from peso.evaluation.tables import list_rows, ranks_in_lists, target_rows
 from peso.lm.rows import one_target_per_row
 from peso.training.materials import Materials, Reader
+from peso.training.memory import SuccessorMemory
 from peso.training.trainer import target_losses
 
 
@@ -59,6 +62,12 @@ def _measure(
     dataset, config = materials.dataset, materials.config
     rows = one_target_per_row(dataset, targets, config.max_history)
     log_likelihoods = -target_losses(reader.model, reader.likelihood, reader.builder, rows)
+    memory = None
+    if config.memory.use:
+        memory = SuccessorMemory.of_events(dataset, known_events(dataset, model_block), config.memory)
+        log_likelihoods = memory.log_likelihoods(
+            items_taken_before(dataset, targets), dataset.event_item[targets], log_likelihoods
+        )
     is_listed = protocol == "in_block" or config.evaluation.next_block == "ranks"
     lists = np.empty((len(targets), 0), dtype=np.int64)
     num_invalid = num_duplicates = 0
@@ -66,7 +75,7 @@ def _measure(
     if is_listed:
         allowed = materials.list_rules.allowed(dataset, block)
         trie = build_trie(materials.semantic_ids.codes, allowed)
-        lists, scores = recommend_for(materials, reader, targets, trie)
+        lists, scores = recommend_for(materials, reader, targets, trie, memory)
         num_invalid, num_duplicates = count_defects(lists, allowed)
         if protocol == "in_block":
             recommendations = list_rows(dataset, model_block, targets, lists, scores)
@@ -82,8 +91,10 @@ def _measure(
     return Measurement(frame, recommendations, num_invalid, num_duplicates, time.perf_counter() - started)
 
 
-def recommend_for(materials: Materials, reader: Reader, targets: IntArray, trie: Trie) -> tuple[IntArray, np.ndarray]:
-    """Lists for the moment just before each target event.
+def recommend_for(
+    materials: Materials, reader: Reader, targets: IntArray, trie: Trie, memory: SuccessorMemory | None = None
+) -> tuple[IntArray, np.ndarray]:
+    """Lists for the moment just before each target event, of the model alone or with a memory.
 
     Returns:
         Items, int64 [T, k], -1 where a list is short; and their log-probabilities, float32 [T, k].
@@ -93,7 +104,9 @@ def recommend_for(materials: Materials, reader: Reader, targets: IntArray, trie:
     histories = [dataset.event_item[start:target] for start, target in zip(starts, targets, strict=True)]
     excluded = materials.list_rules.excluded(dataset, targets)
     recommender = Recommender(reader.model, reader.builder.vocabulary, config.decoding)
-    return recommender.recommend([reader.builder.prompt(history) for history in histories], trie, excluded)
+    prompts = [reader.builder.prompt(history) for history in histories]
+    remembered = None if memory is None else memory.recall(items_taken_before(dataset, targets))
+    return recommender.recommend(prompts, trie, excluded, remembered)
 
 
 def count_defects(lists: IntArray, allowed: IntArray) -> tuple[int, int]:

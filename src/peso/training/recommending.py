@@ -11,6 +11,7 @@ from peso.decoding.trie import build_trie
 from peso.errors import WorkspaceError
 from peso.training.base import load_base, read_base
 from peso.training.materials import load_materials
+from peso.training.memory import SuccessorMemory
 from peso.training.outcome import RESULT
 
 
@@ -46,7 +47,12 @@ def recommend_for_user(workspace: Path, user_id: str, num_items: int, run_id: st
     trie = build_trie(materials.semantic_ids.codes, materials.list_rules.allowed(dataset, last_block))
     recommender = Recommender(reader.model, reader.builder.vocabulary, decoding)
     prompt = reader.builder.prompt(history[-config.max_history :])
-    items, scores = recommender.recommend([prompt], trie, [history] if materials.list_rules.excludes_history else None)
+    excluded = [history] if materials.list_rules.excludes_history else None
+    memory = None
+    if config.memory.use:
+        everything = np.arange(dataset.num_events)
+        memory = SuccessorMemory.of_events(dataset, everything, config.memory).recall([history])
+    items, scores = recommender.recommend([prompt], trie, excluded, memory)
 
     def named(item: int) -> dict[str, Any]:
         return {"item_id": dataset.item_ids[item], "title": dataset.titles[item]}

@@ -1,5 +1,6 @@
 """What PESO's pull, or its term in the loss, adds to a step: on Llama-3.2-1B's shape and on the embedded backbone."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from peso.lm.parameters import FlatParameters
 from peso.methods.peso import Peso
 from peso.training.base import LORA, adapter_parts, training_rows
 from peso.training.optimisation import FlatOptimizer
-from peso.training.trainer import add_penalty_gradient, clip_gradient, step_and_pull
+from peso.training.trainer import STEPS_PER_LOG, add_penalty_gradient, clip_gradient, step_and_pull
 
 LARGEST_SHARE = 1.0
 LLAMA_VOCABULARY = 1024  # the real 128,256 rows would only make the step longer, and the term's share smaller
@@ -38,7 +39,7 @@ def measure(quick: bool) -> Outcome:
     layers = QUICK_LLAMA_LAYERS if quick else LLAMA_LAYERS
     measured = {
         "llama_1b_shape": _share(*_llama_step(layers), turns_of(quick), steps=1),
-        "embedded_backbone": _share(*_embedded_step(), turns_of(quick) * 3, steps=4),
+        "embedded_backbone": _share(*_embedded_step(), turns_of(quick) * 3, steps=STEPS_PER_LOG),
     }
     targets = {
         f"{name}_{form}_added_percent": Target(facts[f"{form}_added_percent"], LARGEST_SHARE, "at_most", "%")
@@ -72,6 +73,11 @@ def _share(parts: dict[str, FlatParameters], step: Step, turns: int, steps: int)
     def penalty() -> Tensor:
         return distance(lora.groups(lora.data))
 
+    count = itertools.count()
+
+    def pulled_step() -> None:
+        step_and_pull(optimizer, pull, is_logged=next(count) % STEPS_PER_LOG == 0)
+
     def repeat(work: Callable[[], object]) -> Callable[[], float]:
         return lambda: seconds_of(lambda: [work() for _ in range(steps)]) / steps
 
@@ -81,7 +87,7 @@ def _share(parts: dict[str, FlatParameters], step: Step, turns: int, steps: int)
             "term": repeat(lambda: add_penalty_gradient(lora, penalty())),
             "step_with_term": repeat(lambda: step(penalty)),
             "optimizer": repeat(optimizer.step),
-            "optimizer_and_pull": repeat(lambda: step_and_pull(optimizer, pull)),
+            "optimizer_and_pull": repeat(pulled_step),
         },
         turns,
     )

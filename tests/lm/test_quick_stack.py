@@ -13,8 +13,7 @@ from peso.config import AdapterConfig
 from peso.lm.adapters import attach_adapter
 from peso.lm.backbone import body_of
 from peso.lm.decoder_layer import LayerShape, decoder_layer
-from peso.lm.quick_stack import write_out_stack
-from peso.lm.short_attention import LONGEST
+from peso.lm.quick_stack import LONGEST, write_out_stack
 
 TOKENS = range(5, 25)
 WIDTHS = {"vocab_size": 30, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}

@@ -88,5 +88,7 @@ def test_the_logged_ratio_compares_the_two_moves() -> None:
         assert rates == {"lora": 0.1}
         part.data.detach().mul_(0.5)
 
-    assert float(step_and_pull(optimizer, halve)) == pytest.approx(0.5)
+    ratio = step_and_pull(optimizer, halve)
+    assert ratio is not None and float(ratio) == pytest.approx(0.5)
     torch.testing.assert_close(part.data.detach(), torch.full((16,), -0.05), rtol=1e-5, atol=0)
+    assert step_and_pull(optimizer, lambda rates: None, is_logged=False) is None

@@ -15,7 +15,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from peso.lm.backbone import body_of
 from peso.lm.decoder_layer import LayerShape, decoder_layer
 from peso.lm.folding import UnknownLayerError, folded_products, norm_epsilons
-from peso.lm.short_attention import LONGEST
+
+LONGEST = 176
+"""Rows up to this length, such as twenty targets of four codes behind twenty items; attention's weights are kept whole."""
 
 _PROBE_TOKENS = 5
 _TOLERANCE = 1e-4

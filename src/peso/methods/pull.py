@@ -35,6 +35,7 @@ class SoftmaxPull:
         """
         self._anchor_GN = anchor_GN
         self._q_GN = torch.softmax(anchor_GN, dim=1)
+        self._one = anchor_GN.new_ones(())
         self._strength = strength * anchor_GN.shape[1]
 
     @torch.no_grad()
@@ -48,11 +49,11 @@ class SoftmaxPull:
             current_GN: u, float32 [G, N], overwritten with v.
             rate: learning rate of the optimizer's step.
         """
-        kept_GN = self._q_GN.mul(rate * self._strength).add_(1).reciprocal_()
+        kept_GN = torch.add(self._one, self._q_GN, alpha=rate * self._strength).reciprocal_()
         weight_GN = self._q_GN * kept_GN
-        delta_GN = current_GN.sub_(self._anchor_GN)
-        shift_G1 = (weight_GN * delta_GN).sum(1, keepdim=True) / weight_GN.sum(1, keepdim=True)
-        delta_GN.sub_(shift_G1).mul_(kept_GN).add_(shift_G1).add_(self._anchor_GN)
+        delta_GN = current_GN - self._anchor_GN
+        shift_G1 = torch.linalg.vecdot(weight_GN, delta_GN).div_(weight_GN.sum(1)).unsqueeze(1)
+        torch.addcmul(self._anchor_GN, delta_GN.sub_(shift_G1), kept_GN, out=current_GN).add_(shift_G1)
 
 
 def softmax_pull(anchor: Sequence[Tensor], strength: float) -> Pull:

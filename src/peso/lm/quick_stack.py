@@ -17,7 +17,7 @@ from peso.lm.decoder_layer import LayerShape, decoder_layer
 from peso.lm.folding import UnknownLayerError, folded_products, norm_epsilons
 
 LONGEST = 176
-"""Rows up to this length, such as twenty targets of four codes behind twenty items; attention's weights are kept whole."""
+"""Rows up to this length, such as twenty targets of four codes behind twenty items: attention weights are kept."""
 
 _PROBE_TOKENS = 5
 _TOLERANCE = 1e-4

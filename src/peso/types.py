@@ -26,7 +26,7 @@ RepeatsName = Literal["auto", "allowed", "excluded"]
 PenaltyForm = Literal["paper", "official", "normalised", "l2"]
 """A proximal term that is added to the loss; see `peso.methods.proximal`."""
 
-ProximalForm = Literal["decoupled"] | PenaltyForm
+ProximalForm = Literal["decoupled", "paper", "official", "normalised", "l2"]
 """How the adapter is anchored: a pull after the optimizer's step (`peso.methods.pull`), or a term in the loss."""
 
 MethodName = Literal["frozen", "single", "peso"]

@@ -103,8 +103,8 @@ def gradient_ratio(variants: Sequence[Variant]) -> str | None:
             return None
         axes.set_yscale("log")
         axes.set_xlabel("block (a dot per epoch)")
-        axes.set_ylabel("proximal term / cross-entropy")
-        axes.set_title("What the proximal term does to a step, over what the loss does", loc="left")
+        axes.set_ylabel("anchor / cross-entropy")
+        axes.set_title("The anchor's part of a step, over the loss's", loc="left")
         _legend(axes)
         return _svg(figure)
 

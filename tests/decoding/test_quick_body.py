@@ -7,6 +7,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedModel,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -94,7 +96,8 @@ def test_a_model_that_computes_something_else_keeps_its_own_layers() -> None:
     wider = llama()
     wider.bfloat16()
     other = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=40))
-    models: tuple[PreTrainedModel, ...] = (qwen, gated, biased, wider, other)
+    windowed = MistralForCausalLM(MistralConfig(**WIDTHS, num_attention_heads=4, sliding_window=8))  # type: ignore[arg-type]
+    models: tuple[PreTrainedModel, ...] = (qwen, windowed, gated, biased, wider, other)
     for model in models:
         model.train(False)
         assert isinstance(quick_body(model), StockBody)

@@ -76,6 +76,8 @@ class QuickBody:
         config = model.config.get_text_config()
         if not hasattr(body, "layers"):
             raise UnknownLayerError("the body has no layers of this kind")
+        if getattr(config, "sliding_window", None) is not None:  # which a short probe would not notice
+            raise UnknownLayerError("attention sees a window only")
         self._layers = [_layer(layer) for layer in body.layers]
         self._num_key_heads = config.num_key_value_heads
         self._queries_per_key = config.num_attention_heads // config.num_key_value_heads

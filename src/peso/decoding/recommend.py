@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from peso.config import DecodingConfig
 from peso.decoding.beam import BeamResult, beam_search
 from peso.decoding.body import Body
+from peso.decoding.branches import StockBody
 from peso.decoding.code_scores import CodeScores
 from peso.decoding.cuda_graphs import GraphedSearch
 from peso.decoding.exact import exact_search
@@ -136,7 +137,8 @@ class Recommender:
         self._model.eval()
         graphs = self._graphed(trie, beam_width) if device.type == "cuda" and memory is None else None
         # A recorded graph holds the addresses of its weights, so nothing may be settled for one search only.
-        with nullcontext() if graphs is not None else settled_weights(self._model):
+        settles = graphs is None and isinstance(self._body, StockBody)  # any other body has merged its own copies
+        with settled_weights(self._model) if settles else nullcontext():
             for chosen in _batches(lengths, beam_width, self._config.batch_tokens):
                 tokens = _padded([prompts[number] for number in chosen], self._pad)
                 left_out = None if excluded is None else _padded([excluded[number] for number in chosen], _NO_ITEM)

@@ -20,7 +20,7 @@ from peso.decoding.beam import BeamResult
 from peso.decoding.recommend import Recommender
 from peso.decoding.trie import build_trie
 from peso.files import write_json, write_text
-from peso.training.base import load_base, read_base
+from peso.training.base import load_state, read_base
 from peso.training.materials import load_materials
 
 WIDTHS = (10, 20, 50, 100, 500)
@@ -51,7 +51,7 @@ def study(workspace: Path, run: str, users: int) -> dict[str, Any]:
     found: dict[str, list[np.ndarray]] = {}
     seconds: dict[str, float] = {}
     for block in range(1, dataset.num_blocks):
-        _, reader = load_base(materials, base, folder / "adapters" / f"block_{block}")
+        _, reader = load_state(materials, base, folder / "adapters" / f"block_{block}")
         targets = targets_of_block(dataset, block, "test")
         targets = np.sort(np.random.default_rng(block).permutation(targets)[:users])
         starts = history_starts(dataset, targets, config.max_history)

@@ -16,6 +16,7 @@ from peso.data.examples import targets_of_block
 from peso.lm.adapters import attach_adapter
 from peso.lm.parameters import FlatParameters
 from peso.methods.peso import Peso
+from peso.methods.proximal import normalised_term
 from peso.training.base import LORA, adapter_parts, training_rows
 from peso.training.optimisation import FlatOptimizer
 from peso.training.trainer import STEPS_PER_LOG, add_penalty_gradient, clip_gradient, step_and_pull
@@ -60,10 +61,9 @@ def _share(parts: dict[str, FlatParameters], step: Step, turns: int, steps: int)
     anchors = {name: part.groups(part.snapshot()) for name, part in parts.items()}
     with torch.no_grad():
         lora.data.add_(torch.randn_like(lora.data), alpha=1e-3)
-    distance = Peso(ProximalConfig(form="normalised")).penalty(anchors[LORA])
+    distance = normalised_term(anchors[LORA])
     pulls = {name: Peso(ProximalConfig()).pull(anchor) for name, anchor in anchors.items()}
     optimizer = FlatOptimizer(parts, dict.fromkeys(parts, 1e-4), 0.01, num_steps=1000, warmup_fraction=0.01)
-    assert distance is not None
 
     def pull(rates: dict[str, float]) -> None:
         for name, towards_anchor in pulls.items():

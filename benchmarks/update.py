@@ -12,7 +12,8 @@ from benchmarks.world import build_adapted_model, load_world
 from peso.data.dataset import IntArray
 from peso.data.examples import targets_of_block
 from peso.methods.registry import build_method
-from peso.training.base import adapter_parts, training_rows, validation_rows
+from peso.training.base import adapter_parts, validation_rows
+from peso.training.block_view import RunView
 from peso.training.materials import Materials
 from peso.training.trainer import train_stage
 from peso.training.update import update_stage
@@ -71,9 +72,9 @@ def _training(materials: Materials, block: int, targets: IntArray) -> Callable[[
     start = {name: part.snapshot() for name, part in parts.items()}
     valid = validation_rows(materials, block)
     valid = valid.take(np.arange(min(len(valid), len(targets) // 8)))
+    view = RunView(materials, reader, world.peft, Path(), block)
     stage = replace(
-        update_stage(materials, reader, parts, start, build_method(config), block),
-        train_rows=training_rows(materials, targets),
+        update_stage(materials, reader, parts, build_method(config), view, targets, f"block_{block}"),
         valid_rows=valid,
         epochs=EPOCHS,
     )

@@ -17,9 +17,11 @@ from peso.types import (
     MethodName,
     NextBlockDetail,
     Normaliser,
+    PastName,
     Precision,
     ProximalForm,
     RepeatsName,
+    StartName,
     TemplateName,
 )
 
@@ -106,6 +108,7 @@ DEFAULT_STRENGTHS: dict[ProximalForm, float] = {
     "paper": 2.0,
     "official": 2.0,
     "normalised": 0.01,
+    "per_rank": 0.01,
     "l2": 0.01,
 }
 """Of each form; those of "paper" and "official" are the paper's."""
@@ -123,6 +126,43 @@ class ProximalConfig(_Section):
     @classmethod
     def _default_of_form(cls, value: float | None, info: ValidationInfo) -> float | None:
         return DEFAULT_STRENGTHS[info.data["form"]] if value is None and "form" in info.data else value
+
+
+class CumulativeConfig(_Section):
+    """What SumLoRA and SD-LoRA keep of the past (methods "sum_lora" and "sd_lora"); ignored by others."""
+
+    past: PastName = "all"
+    """Which past adapters act."""
+    start: StartName = "inherit"
+    """What the current adapter starts from."""
+
+
+class OrthogonalConfig(_Section):
+    """How far the method "orthogonal" pushes the adapter away from its past; ignored by others."""
+
+    strength: float = Field(0.1, ge=0)
+    """Factor of the overlap."""
+
+
+class EwcConfig(_Section):
+    """How stiff the method "ewc" makes what the previous block depended on; ignored by others."""
+
+    strength: float = Field(0.01, ge=0)
+    """Factor of the penalty; that of an L2 term of equal total weight."""
+
+
+class ReplayConfig(_Section):
+    """How much of the past the method "replay" shows again; ignored by others."""
+
+    share: float = Field(1.0, gt=0)
+    """Past training targets per training target of the block."""
+
+
+class FullConfig(_Section):
+    """How the method "full" trains a whole backbone; ignored by others."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of all weights on later blocks."""
 
 
 class DecodingConfig(_Section):
@@ -167,6 +207,18 @@ class EvaluationConfig(_Section):
     "log_likelihood" (about 20 times cheaper), or "off"."""
 
 
+SECTION_OF_METHOD: dict[MethodName, str] = {
+    "peso": "proximal",
+    "sum_lora": "cumulative",
+    "sd_lora": "cumulative",
+    "orthogonal": "orthogonal",
+    "ewc": "ewc",
+    "replay": "replay",
+    "full": "full",
+}
+"""The section that only some methods read."""
+
+
 class RunConfig(_Section):
     """Everything that decides the outcome of one run on a given data set."""
 
@@ -182,6 +234,11 @@ class RunConfig(_Section):
     adapter: AdapterConfig = AdapterConfig()
     training: TrainingConfig = TrainingConfig()
     proximal: ProximalConfig = ProximalConfig()
+    cumulative: CumulativeConfig = CumulativeConfig()
+    orthogonal: OrthogonalConfig = OrthogonalConfig()
+    ewc: EwcConfig = EwcConfig()
+    replay: ReplayConfig = ReplayConfig()
+    full: FullConfig = FullConfig()
     decoding: DecodingConfig = DecodingConfig()
     memory: MemoryConfig = MemoryConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -202,7 +259,8 @@ class RunConfig(_Section):
     def update_part(self) -> dict[str, Any]:
         """The part that decides every adapter: runs that agree on it differ in what they measure only."""
         part = self.base_part() | {"method": self.method, "training": self.training.model_dump(mode="json")}
-        return part | ({"proximal": self.proximal.model_dump(mode="json")} if self.method == "peso" else {})
+        section = SECTION_OF_METHOD.get(self.method)
+        return part | ({section: getattr(self, section).model_dump(mode="json")} if section else {})
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

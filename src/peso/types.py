@@ -26,11 +26,30 @@ RepeatsName = Literal["auto", "allowed", "excluded"]
 PenaltyForm = Literal["paper", "official", "normalised", "l2"]
 """A proximal term that is added to the loss; see `peso.methods.proximal`."""
 
-ProximalForm = Literal["decoupled", "paper", "official", "normalised", "l2"]
+ProximalForm = Literal["decoupled", "paper", "official", "normalised", "per_rank", "l2"]
 """How the adapter is anchored: a pull after the optimizer's step (`peso.methods.pull`), or a term in the loss."""
 
-MethodName = Literal["frozen", "single", "peso"]
+MethodName = Literal[
+    "frozen",
+    "single",
+    "peso",
+    "sum_lora",
+    "sd_lora",
+    "inf_lora",
+    "lsat",
+    "orthogonal",
+    "ewc",
+    "replay",
+    "retrain",
+    "full",
+]
 """A continual method that `peso.methods.registry` knows."""
+
+PastName = Literal["all", "latest"]
+"""Which past adapters stay under the current one: those of every block, or of the one before."""
+
+StartName = Literal["inherit", "fresh"]
+"""What a block's adapter starts from: the one before, or nothing."""
 
 NextBlockDetail = Literal["ranks", "log_likelihood", "off"]
 """What the next-block protocol measures."""

@@ -88,7 +88,7 @@ def assert_one_sentence(done: subprocess.CompletedProcess[str], *parts: str) -> 
 def test_wrong_flags_and_files(workspace: Path, tmp_path: Path, run_id: str) -> None:
     before = sorted(path for path in workspace.rglob("*"))
     run = ("run", "--workspace", workspace)
-    assert_one_sentence(peso(*run, "--method", "pesto"), "method", "'pesto'", "'frozen', 'single' or 'peso'")
+    assert_one_sentence(peso(*run, "--method", "pesto"), "method", "'pesto'", "'frozen', 'single', 'peso', 'sum_lora'")
     assert_one_sentence(peso(*run, "--proximal", "kl"), "proximal.form", "'kl'")
     assert_one_sentence(peso(*run, "--strength", "-1"), "proximal.strength", "greater than or equal to 0")
     assert_one_sentence(peso(*run, "--config", tmp_path / "no.toml"), "no.toml does not exist")

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from peso.config import AdapterConfig, BackboneConfig
 from peso.errors import ConfigError
 from peso.lm.adapters import attach_adapter, load_adapter, lora_parameters, save_adapter, token_row_parameters
-from peso.lm.backbone import build_backbone, load_backbone, save_backbone
+from peso.lm.backbone import build_backbone, load_weights, save_backbone
 from peso.lm.parameters import FlatParameters
 from peso.lm.token_rows import head_rows
 from peso.lm.vocabulary import build_vocabulary
@@ -57,7 +57,7 @@ def test_saved_adapter_is_read_by_peft_itself(tmp_path: Path) -> None:
         theirs = PeftModel.from_pretrained(plain, str(tmp_path / "adapter")).eval()
         stock = theirs(prompt).logits
         ours = peft_model.eval()(prompt).logits
-        reread, _ = load_backbone(tmp_path / "backbone")
+        reread = load_weights(tmp_path / "backbone")
         again = load_adapter(reread, tmp_path / "adapter").eval()(prompt).logits
     mine = dict(peft_model.named_parameters())
     assert all(torch.equal(values, mine[name]) for name, values in theirs.named_parameters())

@@ -13,6 +13,7 @@ from peso.methods.proximal import softmax_kl
 from peso.methods.pull import SoftmaxPull
 from peso.training.optimisation import FlatOptimizer
 from peso.training.trainer import step_and_pull
+from views import StoredView
 
 
 def groups(scale: float = 0.5) -> tuple[Tensor, Tensor]:
@@ -75,7 +76,7 @@ def test_strength_zero_and_the_other_forms_do_not_pull() -> None:
     anchor = [torch.zeros(2, 8)]
     assert Peso(ProximalConfig(strength=0.0)).pull(anchor) is None
     assert Peso(ProximalConfig(form="paper")).pull(anchor) is None
-    assert Peso(ProximalConfig()).penalty(anchor) is None
+    assert Peso(ProximalConfig()).penalty(anchor, StoredView([])) is None
     assert Peso(ProximalConfig()).pull(anchor) is not None
 
 

@@ -15,38 +15,13 @@ import pytest
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 
-from peso.config import RunConfig, dump_config, make_config
-from peso.data.simulate import SimulationSettings, simulate
-from peso.data.storage import save_dataset
+from peso.config import dump_config
 from peso.errors import WorkspaceError
 from peso.files import read_json
-from peso.lm.backbone import load_backbone
-from peso.methods.registry import build_method
-from peso.semantic_ids.catalogue import build_semantic_ids
-from peso.training.base import load_base, read_base
-from peso.training.materials import load_materials
+from peso.lm.backbone import load_weights
 from peso.training.recommending import recommend_for_user
 from peso.training.stream import run_stream
-from peso.training.update import run_update
-
-SMALL: dict[str, Any] = {
-    "backbone": {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 32, "epochs": 2},
-    "adapter": {"r": 2, "lora_alpha": 4},
-    "training": {"epochs": 2, "base_batch_targets": 64},
-    "decoding": {"beam_width": 10},
-}
-
-
-def config(**overrides: Any) -> RunConfig:
-    return make_config(None, SMALL | overrides)
-
-
-def fill(workspace: Path, num_users: int = 60, seed: int = 0) -> Path:
-    world = simulate(SimulationSettings(num_users=num_users, num_items=150, num_blocks=3, seed=seed))
-    save_dataset(world.dataset, workspace / "data")
-    ids = build_semantic_ids(world.dataset, world.source_codes, world.level_sizes)
-    ids.save(workspace / "data" / "semantic_ids", world.dataset.item_ids)
-    return workspace
+from streams import SMALL, config, fill
 
 
 @pytest.fixture(scope="module")
@@ -111,18 +86,8 @@ def test_frozen_never_moves_and_others_do(runs: dict[str, Path]) -> None:
     assert any((values != single[2][name]).any() for name, values in single[0].items())
 
 
-def test_an_update_trains_the_adapter_and_nothing_else(workspace: Path, runs: dict[str, Path], tmp_path: Path) -> None:
-    materials = load_materials(workspace, config(method="peso"))
-    model, reader = load_base(materials, read_base(materials, workspace / "bases"))
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    method = build_method(materials.config)
-    run_update(materials, reader, model, method, block=1, checkpoint=tmp_path / "checkpoint.safetensors")
-    for name, parameter in model.named_parameters():
-        assert bool((parameter == before[name]).all()) != parameter.requires_grad, name
-
-
 def test_peft_reads_the_adapters(workspace: Path, runs: dict[str, Path]) -> None:
-    backbone, _ = load_backbone(workspace / "bases" / result_of(runs["peso"])["base"]["id"] / "backbone")
+    backbone = load_weights(workspace / "bases" / result_of(runs["peso"])["base"]["id"] / "backbone")
     adapted = PeftModel.from_pretrained(backbone, str(runs["peso"] / "adapters" / "block_2"))
     state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     stored = weights_of(runs["peso"])[2]

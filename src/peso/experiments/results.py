@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from peso.config import SECTION_OF_METHOD
 from peso.errors import WorkspaceError
 from peso.files import read_json
 
@@ -91,8 +92,8 @@ def group_variants(records: Sequence[RunRecord]) -> list[Variant]:
     settings: dict[tuple[str, str, str], dict[str, Any]] = {}
     for record in records:
         flat = {k: v for k, v in _flatten(record.result["config"]).items() if k not in MEASURES_NOT_COMPARED}
-        if record.result["method"] != "peso":
-            flat = {k: v for k, v in flat.items() if not k.startswith("proximal.")}
+        unread = set(SECTION_OF_METHOD.values()) - {SECTION_OF_METHOD.get(record.result["method"])}
+        flat = {k: v for k, v in flat.items() if k.split(".")[0] not in unread}
         shown = record.result["method"]
         if flat.pop("memory.use", False):
             shown += " + memory"

@@ -2,17 +2,20 @@
 
 import warnings
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
 from peso.config import AdapterConfig
 from peso.errors import ConfigError
 from peso.lm.lora_linear import merge_products
+from peso.lm.low_rank import LowRank, adapted_layers
+from peso.lm.past_adapters import whole_update
 from peso.lm.token_rows import read_rows_in_place
 from peso.seeding import derive_seed
 
@@ -92,6 +95,8 @@ def _short_name(name: str) -> str:
 def save_adapter(model: PeftModel, folder: Path) -> int:
     """Writes adapter_config.json and adapter_model.safetensors, readable by `PeftModel.from_pretrained`.
 
+    Past adapters under the active one are written with it, as one adapter of the summed rank.
+
     Args:
         model: what to save.
         folder: an existing directory.
@@ -99,17 +104,59 @@ def save_adapter(model: PeftModel, folder: Path) -> int:
     Returns:
         Size of the weights file in bytes.
     """
+    whole = whole_update(model)
     state = {
         name: tensor.detach().to(torch.float32, copy=True).contiguous()
         for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
     }
+    for layer in adapted_layers(model):
+        for key, matrix in (("lora_A", whole.a[layer]), ("lora_B", whole.b[layer])):
+            stored = next(name for name in state if name.endswith(f"{layer}.{key}.weight"))
+            state[stored] = matrix.to(torch.float32).contiguous()
     weights = folder / "adapter_model.safetensors"
     save_file(state, weights, metadata={"format": "pt"})
-    config = model.peft_config[_ADAPTER]
+    config = copy(model.peft_config[_ADAPTER])
+    assert isinstance(config, LoraConfig)
     config.inference_mode = True
+    config.lora_alpha = config.lora_alpha * whole.rank // config.r
+    config.r = whole.rank
     config.save_pretrained(str(folder))
-    config.inference_mode = False
     return weights.stat().st_size
+
+
+def stored_update(folder: Path, rank: int) -> LowRank:
+    """The last adapter of those that `save_adapter` wrote as one: the one that trained.
+
+    Args:
+        folder: of a saved adapter.
+        rank: of the adapter that trained.
+    """
+    state = load_file(folder / "adapter_model.safetensors")
+    matrices: dict[str, dict[str, torch.Tensor]] = {"lora_A": {}, "lora_B": {}}
+    for name, tensor in state.items():
+        layer, _, kind = _short_name(name).removesuffix(".weight").rpartition(".")
+        if kind in matrices:
+            matrices[kind][layer] = tensor
+    return LowRank(matrices["lora_A"], matrices["lora_B"]).last(rank)
+
+
+def stored_token_rows(folder: Path) -> dict[str, torch.Tensor]:
+    """The rows that `save_adapter` wrote, by the names of `token_row_parameters`."""
+    state = load_file(folder / "adapter_model.safetensors")
+    ending = f".token_adapter.{_TOKEN_ROWS}"
+    return {_short_name(n).removesuffix(ending) + ".rows": t for n, t in state.items() if n.endswith(ending)}
+
+
+def read_token_rows(model: PeftModel) -> dict[str, torch.Tensor]:
+    """Copies of the trained rows, by the names of `token_row_parameters`."""
+    return {name: rows.detach().clone() for name, rows in token_row_parameters(model)}
+
+
+@torch.no_grad()
+def write_token_rows(model: PeftModel, rows: dict[str, torch.Tensor]) -> None:
+    """Overwrites the trained rows with what `read_token_rows` returned."""
+    for name, parameter in token_row_parameters(model):
+        parameter.copy_(rows[name])
 
 
 def load_adapter(model: PreTrainedModel, folder: Path, is_trainable: bool = False) -> PeftModel:

@@ -89,9 +89,16 @@ def save_backbone(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fo
     tokenizer.save_pretrained(folder)
 
 
-def load_backbone(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Reads what `save_backbone` wrote; weights in the precision they were saved in."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype="auto"), AutoTokenizer.from_pretrained(folder)
+def load_weights(folder: Path) -> PreTrainedModel:
+    """The model of a folder in the standard layout, in the precision it was saved in."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    return model
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder in the standard layout."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    return tokenizer
 
 
 def body_of(model: PreTrainedModel) -> nn.Module:

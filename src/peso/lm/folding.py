@@ -14,6 +14,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
 from peso.lm.lora_linear import can_merge
+from peso.lm.past_adapters import factors
 
 _CACHE = "_folded_weights"
 
@@ -139,7 +140,5 @@ def _factors(part: _Part) -> tuple[Tensor, Tensor]:
         return weight.new_empty(0, weight.shape[1]), weight.new_empty(weight.shape[0], 0)
     if not can_merge(layer):
         raise UnknownLayerError("an adapter is more than one B A")
-    name = layer.active_adapters[0]
-    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-    assert isinstance(a, Tensor) and isinstance(b, Tensor)
-    return a, part.rows(b * layer.scaling[name])
+    a, b = factors(layer)
+    return a, part.rows(b)

@@ -18,33 +18,32 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn import functional
 
+from peso.lm.past_adapters import factors, past_of
+
 _SETTLED = "_settled_weight"
 
 
 class _MergedProduct(torch.autograd.Function):
-    """y = x (W_0 + s B A)^T + bias, with gradients for x, A and B only."""
+    """y = x (W_0 + B A)^T + bias, with gradients for x, A and B only."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight_OI: Tensor, bias: Tensor | None, a_RI: Tensor, b_OR: Tensor, scaling: float
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight_OI: Tensor, bias: Tensor | None, a_RI: Tensor, b_OR: Tensor) -> Tensor:
         """Keeps the merged weight for the way back."""
-        merged_OI = torch.addmm(weight_OI, b_OR, a_RI, alpha=scaling)
+        merged_OI = torch.addmm(weight_OI, b_OR, a_RI)
         ctx.save_for_backward(x, merged_OI, a_RI, b_OR)
-        ctx.scaling = scaling
         return functional.linear(x, merged_OI, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Dx = dy (W_0 + s B A), dB = s dy^T (x A^T), dA = s (dy B)^T x."""
+        """Dx = dy (W_0 + B A), dB = dy^T (x A^T), dA = (dy B)^T x."""
         x, merged_OI, a_RI, b_OR = ctx.saved_tensors
         dy = gradients[0]
         dx = dy @ merged_OI if ctx.needs_input_grad[0] else None
         x_TI, dy_TO = x.flatten(0, -2), dy.flatten(0, -2)
         # Thin products run several times faster on a CPU with the thin matrix's rows contiguous.
-        da = functional.linear(dy_TO, b_OR.T.contiguous()).mul_(ctx.scaling).T @ x_TI
-        db = (functional.linear(x_TI, a_RI).mul_(ctx.scaling).T @ dy_TO).T
-        return dx, None, None, da, db, None
+        da = functional.linear(dy_TO, b_OR.T.contiguous()).T @ x_TI
+        db = (functional.linear(x_TI, a_RI).T @ dy_TO).T
+        return dx, None, None, da, db
 
 
 def merge_products(model: PeftModel) -> None:
@@ -80,10 +79,10 @@ def settled_weights(model: nn.Module) -> Iterator[None]:
 
 
 def _merged(layer: LoraLinear) -> Tensor:
-    name = layer.active_adapters[0]
-    a, b, base = layer.lora_A[name], layer.lora_B[name], layer.get_base_layer()
-    assert isinstance(a, nn.Linear) and isinstance(b, nn.Linear) and isinstance(base, nn.Linear)
-    return torch.addmm(base.weight, b.weight, a.weight, alpha=layer.scaling[name])
+    base = layer.get_base_layer()
+    assert isinstance(base, nn.Linear)
+    a, b = factors(layer)
+    return torch.addmm(base.weight, b, a)
 
 
 def _forward(self: LoraLinear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -93,13 +92,18 @@ def _forward(self: LoraLinear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if settled is not None and not torch.is_grad_enabled():
         return functional.linear(x, settled, base.bias)
     if kwargs or x.dtype != torch.float32 or torch.is_autocast_enabled(x.device.type) or not can_merge(self):
-        return LoraLinear.forward(self, x, *args, **kwargs)
-    name = self.active_adapters[0]
-    a, b = self.lora_A[name].weight, self.lora_B[name].weight
-    product: Tensor = _MergedProduct.apply(  # type: ignore[no-untyped-call]
-        x, base.weight, base.bias, a, b, self.scaling[name]
-    )
+        return _by_parts(self, x, *args, **kwargs)
+    product: Tensor = _MergedProduct.apply(x, base.weight, base.bias, *factors(self))  # type: ignore[no-untyped-call]
     return product
+
+
+def _by_parts(layer: LoraLinear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """PEFT's own way, and past adapters as one more path beside it."""
+    if past_of(layer) is None:
+        return LoraLinear.forward(layer, x, *args, **kwargs)
+    base, dropout = layer.get_base_layer(), layer.lora_dropout[layer.active_adapters[0]]
+    a, b = factors(layer)
+    return base(x) + functional.linear(functional.linear(dropout(x), a.to(x.dtype)), b.to(x.dtype))
 
 
 def can_merge(layer: LoraLinear) -> bool:

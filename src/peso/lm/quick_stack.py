@@ -4,6 +4,8 @@ The body's own code stays for everything else: caches, long rows, other devices 
 Whether a model is of this kind is found out by trying: it must give the model's own result on a probe.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import MethodType
 from typing import Any
 
@@ -45,6 +47,22 @@ def write_out_stack(model: PreTrainedModel) -> None:
     model.train(was_training)
     if ours is not None and torch.allclose(ours, theirs, rtol=_TOLERANCE, atol=_TOLERANCE * float(theirs.abs().max())):
         body.__dict__["forward"] = MethodType(_forward, body)
+
+
+@contextmanager
+def layer_by_layer(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, every module of the body runs by itself, so that hooks see its inputs.
+
+    Args:
+        model: a plain backbone, an adapter injected or not.
+    """
+    attributes = body_of(model).__dict__
+    written_out = attributes.pop("forward", None)
+    try:
+        yield
+    finally:
+        if written_out is not None:
+            attributes["forward"] = written_out
 
 
 def _forward(

@@ -1,41 +1,113 @@
 """The contract of a continual method: what happens at the moments of a block that methods differ in.
 
-A method owns no model and mutates nothing. It sees the adapter's LoRA matrices as `groups`: a sequence of [G, N]
+A method owns no model and mutates nothing. It sees the LoRA matrices that train as `groups`: a sequence of [G, N]
 tensors, one per matrix size, each row one flattened A or B; the token rows likewise, one row per table.
 """
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
 from peso.data.dataset import Dataset, IntArray
 from peso.data.examples import targets_of_block
+from peso.lm.low_rank import LowRank
 from peso.methods.pull import Pull
 
 Penalty = Callable[[Sequence[Tensor]], Tensor]
 """From the adapter's current groups to a scalar."""
 
+Trains = Literal["nothing", "adapter", "b_only", "all_weights"]
+"""What an update changes: nothing, A, B and token rows, all of these but A, or every weight of the backbone."""
+
+
+class BlockView(Protocol):
+    """What a method may look at before a block is trained."""
+
+    @property
+    def dataset(self) -> Dataset:
+        """The events; a method must not look beyond `block`."""
+
+    @property
+    def block(self) -> int:
+        """The block about to be trained on, at least 1."""
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+
+    def state_after(self, block: int) -> LowRank:
+        """The A and B that trained on a block (0 is v_0)."""
+
+    def fresh_state(self) -> LowRank:
+        """An adapter that adds nothing yet: A random, B zero."""
+
+    def input_grams(self, frozen: Sequence[LowRank]) -> dict[str, Tensor]:
+        """Mean x x^T of each adapted layer's inputs over the block's training targets, float32 [I, I].
+
+        Args:
+            frozen: past adapters that are under the backbone while it reads them.
+        """
+
+    def squared_gradients(self, block: int) -> Sequence[Tensor]:
+        """Mean squared gradient over users of an earlier block, at the state that training starts from.
+
+        Laid out like the groups that train; the diagonal of the empirical Fisher matrix.
+        """
+
+    def group_names(self) -> Sequence[tuple[str, ...]]:
+        """Names of the groups that train, such as `layers.0.self_attn.q_proj.lora_A`, laid out like them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Leg:
+    """One training run within a block; most methods have one.
+
+    Attributes:
+        current: A and B that training starts from.
+        targets: int64, event indices of the targets to train on, ascending.
+        frozen: past adapters that act under the current one without training.
+        learns_magnitudes: whether each past adapter and the current one has a magnitude that trains.
+        token_rows_after: the block whose token rows training starts from.
+    """
+
+    current: LowRank
+    targets: IntArray
+    frozen: tuple[LowRank, ...] = ()
+    learns_magnitudes: bool = False
+    token_rows_after: int = 0
+
 
 class ContinualMethod:
     """One way to carry an adapter from block to block; the defaults are those of a single evolving LoRA.
 
-    Every block t >= 1 runs: training targets from `examples`; then, from the adapter of block t - 1 (the anchor),
-    steps on cross-entropy + `penalty`, each followed by `pull`. Block 0 is the same for every method.
+    Every block t >= 1 runs its `legs`: steps on cross-entropy + `penalty`, each followed by `pull`. The anchor of both
+    is where a leg starts. Block 0 is the same for every method.
     """
 
-    updates: ClassVar[bool] = True
-    """Whether later blocks train the adapter at all."""
+    trains: ClassVar[Trains] = "adapter"
+    """What later blocks change."""
 
-    def examples(self, dataset: Dataset, block: int) -> IntArray:
+    def legs(self, view: BlockView) -> Sequence[Leg]:
+        """What to train on this block, in order; the block's adapter is the mean of what the legs add.
+
+        The default goes on from the previous adapter with `examples`.
+        """
+        before = view.block - 1
+        targets = self.examples(view.dataset, view.block, view.seed)
+        return [Leg(view.state_after(before), targets, token_rows_after=before)]
+
+    def examples(self, dataset: Dataset, block: int, seed: int) -> IntArray:
         """Event indices of the targets to train on: the block's own training targets unless a method adds some."""
         return targets_of_block(dataset, block, "train")
 
-    def penalty(self, anchor: Sequence[Tensor]) -> Penalty | None:
-        """What is added to the cross-entropy of one block; called once, before its first step.
+    def penalty(self, anchor: Sequence[Tensor], view: BlockView) -> Penalty | None:
+        """What is added to the cross-entropy of one block; called once per leg, before its first step.
 
         Args:
-            anchor: the LoRA matrices after the previous block; they do not change during this one.
+            anchor: the LoRA matrices that training starts from; they do not change during the block.
+            view: the past.
 
         Returns:
             From the current matrices, laid out alike, to a scalar that is differentiable in them; None when there is
@@ -44,10 +116,10 @@ class ContinualMethod:
         return None
 
     def pull(self, anchor: Sequence[Tensor]) -> Pull | None:
-        """What moves parameters after each optimizer step; called once per block for A and B, and for token rows.
+        """What moves parameters after each optimizer step; called once per leg for A and B, and for token rows.
 
         Args:
-            anchor: the part's groups after the previous block; they do not change during this one.
+            anchor: the part's groups that training starts from; they do not change during the block.
 
         Returns:
             From the current groups, laid out alike, and the step's learning rate to their new values, in place; None

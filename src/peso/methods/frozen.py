@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
-from peso.methods.base import ContinualMethod
+from peso.methods.base import ContinualMethod, Trains
 
 
 class Frozen(ContinualMethod):
     """Recommends from block 0's state for ever: what an update must beat to be worth its cost."""
 
-    updates: ClassVar[bool] = False
+    trains: ClassVar[Trains] = "nothing"

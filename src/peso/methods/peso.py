@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from peso.config import ProximalConfig
-from peso.methods.base import ContinualMethod, Penalty
-from peso.methods.proximal import PROXIMAL_TERMS
+from peso.methods.base import BlockView, ContinualMethod, Penalty
+from peso.methods.proximal import PROXIMAL_TERMS, by_rank, normalised_term
 from peso.methods.pull import Pull, softmax_pull
 
 
@@ -22,10 +22,14 @@ class Peso(ContinualMethod):
         assert config.strength is not None, "a checked configuration has a strength"
         self._form, self._strength = config.form, config.strength
 
-    def penalty(self, anchor: Sequence[Tensor]) -> Penalty | None:
+    def penalty(self, anchor: Sequence[Tensor], view: BlockView) -> Penalty | None:
         """Strength times the proximal term between A and B and their previous state, in every form but "decoupled"."""
         if self._strength == 0 or self._form == "decoupled":
             return None
+        if self._form == "per_rank":
+            names, rank = view.group_names(), view.state_after(view.block - 1).rank
+            of_ranks = normalised_term(by_rank(anchor, names, rank))
+            return lambda groups: self._strength * of_ranks(by_rank(groups, names, rank))
         term = PROXIMAL_TERMS[self._form](anchor)
         return lambda groups: self._strength * term(groups)
 

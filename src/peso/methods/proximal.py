@@ -146,6 +146,27 @@ def l2_term(anchor: Sequence[Tensor]) -> Term:
     return term
 
 
+def by_rank(groups: Sequence[Tensor], names: Sequence[Sequence[str]], rank: int) -> list[Tensor]:
+    """Smaller groups: each row of A and each column of B on its own (the per-rank ablation of Fig. 2).
+
+    Args:
+        groups: one [G, N] tensor per size.
+        names: of the groups, ending in `lora_A` or `lora_B`.
+        rank: r; A is [r, N / r] and B [N / r, r].
+
+    Returns:
+        One [G r, N / r] tensor per size, differentiable in the groups.
+    """
+    regrouped = []
+    for groups_GN, names_G in zip(groups, names, strict=True):
+        rows = [
+            one.view(rank, -1) if name.endswith("lora_A") else one.view(-1, rank).T
+            for one, name in zip(groups_GN, names_G, strict=True)
+        ]
+        regrouped.append(torch.cat(rows))
+    return regrouped
+
+
 def _weighted_divergence(anchor: Sequence[Tensor], weights: Sequence[float]) -> Term:
     """Sum over sizes of a weight times the sum of the groups' softmax-KL."""
     anchors = [SoftmaxAnchor(groups) for groups in anchor]

@@ -4,8 +4,16 @@ from collections.abc import Callable
 
 from peso.config import RunConfig
 from peso.methods.base import ContinualMethod
+from peso.methods.cumulative import Cumulative
+from peso.methods.ewc import Ewc
 from peso.methods.frozen import Frozen
+from peso.methods.full import Full
+from peso.methods.inf_lora import InfLora
+from peso.methods.lsat import Lsat
+from peso.methods.orthogonal import Orthogonal
 from peso.methods.peso import Peso
+from peso.methods.replay import Replay
+from peso.methods.retrain import Retrain
 from peso.methods.single import Single
 from peso.types import MethodName
 
@@ -13,6 +21,15 @@ METHODS: dict[MethodName, Callable[[RunConfig], ContinualMethod]] = {
     "frozen": lambda config: Frozen(),
     "single": lambda config: Single(),
     "peso": lambda config: Peso(config.proximal),
+    "sum_lora": lambda config: Cumulative(config.cumulative, learns_magnitudes=False),
+    "sd_lora": lambda config: Cumulative(config.cumulative, learns_magnitudes=True),
+    "inf_lora": lambda config: InfLora(),
+    "lsat": lambda config: Lsat(),
+    "orthogonal": lambda config: Orthogonal(config.orthogonal),
+    "ewc": lambda config: Ewc(config.ewc),
+    "replay": lambda config: Replay(config.replay),
+    "retrain": lambda config: Retrain(),
+    "full": lambda config: Full(),
 }
 
 

@@ -14,20 +14,24 @@ from typing import Any
 from filelock import FileLock
 from peft import PeftModel
 from torch import nn
+from transformers import PreTrainedModel
 
 from peso.data.examples import targets_of_block
 from peso.files import atomic_directory, hash_of_json, read_json, remove_leftovers
 from peso.lm.adapters import attach_adapter, load_adapter, lora_parameters, save_adapter, token_row_parameters
-from peso.lm.backbone import EMBEDDED, build_backbone, load_backbone, save_backbone
+from peso.lm.backbone import EMBEDDED, build_backbone, load_tokenizer, load_weights, save_backbone
 from peso.lm.device import make_ready
 from peso.lm.parameters import FlatParameters
+from peso.lm.past_adapters import magnitude_parameters
 from peso.lm.rows import Rows, many_targets_per_row, one_target_per_row
 from peso.training.materials import Materials, Reader, build_reader
 from peso.training.trainer import EpochRecord, Stage, train_stage
 
 log = logging.getLogger(__name__)
 
-LORA, TOKEN_ROWS = "lora", "token_rows"
+LORA, TOKEN_ROWS, MAGNITUDES, BACKBONE = "lora", "token_rows", "magnitudes", "backbone"
+"""Names of the parts that a stage trains."""
+
 BASE_BLOCK = 0
 
 
@@ -90,18 +94,55 @@ def load_base(materials: Materials, base: Base, adapter: Path | None = None) -> 
         base: a finished base.
         adapter: folder of the adapter; v_0 by default.
     """
-    model, tokenizer = load_backbone(base.folder / "backbone")
-    model = make_ready(model)
-    reader = build_reader(materials, model, tokenizer)
+    model, reader = _backbone(materials, base, base.folder / BACKBONE)
     return load_adapter(model, adapter or base.folder / "adapter", is_trainable=True), reader
 
 
-def adapter_parts(model: PeftModel) -> dict[str, FlatParameters]:
-    """What every update trains: A and B matrices, and the semantic-ID tokens' rows."""
-    return {
+def load_state(
+    materials: Materials, base: Base, folder: Path | None = None
+) -> tuple[PreTrainedModel | PeftModel, Reader]:
+    """The model after a block, whatever the method keeps of it.
+
+    Args:
+        materials: data and configuration.
+        base: a finished base.
+        folder: an adapter, or a whole backbone if `save_state` wrote it; v_0 by default.
+    """
+    if folder is None or not (folder / BACKBONE).exists():
+        return load_base(materials, base, folder)
+    return _backbone(materials, base, folder / BACKBONE)
+
+
+def save_state(model: PreTrainedModel, folder: Path) -> int:
+    """Writes a backbone whose own weights have changed, in the standard layout.
+
+    Returns:
+        Size of its weights in bytes.
+    """
+    model.save_pretrained(folder / BACKBONE)
+    return sum(file.stat().st_size for file in (folder / BACKBONE).glob("*.safetensors"))
+
+
+def _backbone(materials: Materials, base: Base, folder: Path) -> tuple[PreTrainedModel, Reader]:
+    model = make_ready(load_weights(folder))
+    return model, build_reader(materials, model, load_tokenizer(base.folder / BACKBONE))
+
+
+def adapter_parts(model: PeftModel, trains_a: bool = True) -> dict[str, FlatParameters]:
+    """What an update of the adapter trains: A and B, the semantic-ID tokens' rows, and magnitudes if there are any.
+
+    Args:
+        model: holds the adapter.
+        trains_a: whether A trains too; what does not is left without a gradient.
+    """
+    for name, parameter in lora_parameters(model):
+        parameter.requires_grad_(trains_a or name.endswith("lora_B"))
+    parts = {
         LORA: FlatParameters(lora_parameters(model)),
         TOKEN_ROWS: FlatParameters(token_row_parameters(model)),
     }
+    magnitudes = magnitude_parameters(model)
+    return parts | ({MAGNITUDES: FlatParameters(magnitudes)} if magnitudes else {})
 
 
 def training_rows(materials: Materials, targets: Any) -> Rows:
@@ -125,17 +166,17 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
     reader = build_reader(materials, model, tokenizer)
     epochs: list[dict[str, Any]] = []
     if config.backbone.source == EMBEDDED:
-        parts = {"backbone": FlatParameters(model.named_parameters())}
+        parts = {BACKBONE: FlatParameters(model.named_parameters())}
         stage = _base_stage(
-            materials, reader, "backbone", parts, config.backbone.epochs, config.backbone.learning_rate,
+            materials, reader, BACKBONE, parts, config.backbone.epochs, config.backbone.learning_rate,
             config.backbone.weight_decay,
         )  # fmt: skip
         records, selected = train_stage(model, reader.likelihood, stage, unfinished / "backbone.safetensors")
-        epochs += _as_rows(records, selected, "backbone")
-        _own_memory(model)
+        epochs += _as_rows(records, selected, BACKBONE)
+        own_memory(model)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     with atomic_directory(folder) as temporary:
-        save_backbone(model, tokenizer, temporary / "backbone")
+        save_backbone(model, tokenizer, temporary / BACKBONE)
         adapted = attach_adapter(model, config.adapter, reader.builder.vocabulary.all_token_ids, config.seed)
         if config.training.base_epochs:
             training = config.training
@@ -183,7 +224,7 @@ def _as_rows(records: list[EpochRecord], selected: int, stage: str) -> list[dict
     return [asdict(record) | {"stage": stage, "selected": record.epoch == selected} for record in records]
 
 
-def _own_memory(model: nn.Module) -> None:
+def own_memory(model: nn.Module) -> None:
     """Gives every weight storage of its own again, as the standard writers expect."""
     for parameter in model.parameters():
         parameter.data = parameter.detach().clone()

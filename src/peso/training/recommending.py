@@ -9,7 +9,7 @@ from peso.config import make_config
 from peso.decoding.recommend import Recommender
 from peso.decoding.trie import build_trie
 from peso.errors import WorkspaceError
-from peso.training.base import load_base, read_base
+from peso.training.base import load_state, read_base
 from peso.training.materials import load_materials
 from peso.training.memory import SuccessorMemory
 from peso.training.outcome import RESULT
@@ -38,7 +38,7 @@ def recommend_for_user(workspace: Path, user_id: str, num_items: int, run_id: st
     user = dataset.user_number(user_id)
     last_block = dataset.num_blocks - 1
     base = read_base(materials, workspace / "bases")
-    _, reader = load_base(materials, base, folder / "adapters" / f"block_{last_block}")
+    _, reader = load_state(materials, base, folder / "adapters" / f"block_{last_block}")
 
     history = dataset.event_item[dataset.user_offsets[user] : dataset.user_offsets[user + 1]]
     decoding = config.decoding.model_copy(

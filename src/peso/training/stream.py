@@ -12,20 +12,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
-from peft import PeftModel
 
 from peso.config import RunConfig, dump_config
 from peso.errors import WorkspaceError
 from peso.files import atomic_directory, read_json, remove_leftovers, write_text
 from peso.methods.registry import build_method
-from peso.training.base import BASE_BLOCK, Base, load_base, prepare_base
+from peso.training.base import BASE_BLOCK, Base, load_state, prepare_base
 from peso.training.materials import Materials, Reader, load_materials
 from peso.training.measure import Measurement, measure_in_block, measure_next_block
 from peso.training.outcome import MEASURED, RESULT, read_update, write_measurements, write_outcome
-from peso.training.update import UPDATE_FILE, Update, run_update, write_update
+from peso.training.update import UPDATE_FILE, run_update, write_update
 
 log = logging.getLogger(__name__)
 
@@ -67,34 +65,22 @@ def run_stream(workspace: Path, config: RunConfig, resume: bool = False) -> Path
 
 def _run_blocks(materials: Materials, base: Base, folder: Path) -> None:
     method = build_method(materials.config)
-    num_blocks = materials.dataset.num_blocks
-    model: PeftModel | None = None
-    for block in range(num_blocks):
-        adapter = folder / "adapters" / f"block_{block}"
-        measured = folder / MEASURED / f"block_{block}"
-        checkpoint = folder / f"checkpoint_block_{block}.safetensors"
-        if adapter.exists():
-            checkpoint.unlink(missing_ok=True)  # a kill may have come between the adapter and this
-        if adapter.exists() and measured.exists():
-            continue
+    adapters = folder / "adapters"
+    for block in range(materials.dataset.num_blocks):
+        adapter, measured = adapters / f"block_{block}", folder / MEASURED / f"block_{block}"
         if not adapter.exists():
             twin = _trained_elsewhere(materials, folder, block)
-            if twin is not None:
-                with atomic_directory(adapter) as temporary:
-                    shutil.copytree(twin, temporary, dirs_exist_ok=True)
-        if model is None or adapter.exists():  # what is in memory is at most the adapter of the block before
-            stored = adapter if adapter.exists() else adapter.with_name(f"block_{block - 1}")
-            model, reader = load_base(materials, base, stored if stored.exists() else None)
-        if not adapter.exists():
-            epochs: list[dict[str, Any]] = []
-            movement: list[dict[str, Any]] = []
-            if block > 0 and method.updates:
-                epochs, movement = run_update(materials, reader, model, method, block, checkpoint)
-            seconds = sum(epoch["seconds"] for epoch in epochs)
+            checkpoint = folder / f"checkpoint_block_{block}.safetensors"
             with atomic_directory(adapter) as temporary:
-                write_update(temporary, model, Update(block, seconds, 0, epochs, movement), materials.update_id)
-            checkpoint.unlink(missing_ok=True)
+                if twin is not None:
+                    shutil.copytree(twin, temporary, dirs_exist_ok=True)
+                else:
+                    model, update = run_update(materials, base, method, adapters, block, checkpoint)
+                    write_update(temporary, model, update, materials.update_id)
+        for leftover in folder.glob(f"checkpoint_block_{block}*"):
+            leftover.unlink()
         if not measured.exists():
+            _, reader = load_state(materials, base, adapter)
             measurements = list(_measurements(materials, reader, block))
             with atomic_directory(measured) as temporary:
                 write_measurements(temporary, measurements)

@@ -8,12 +8,31 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from peso.data.dataset import IntArray
 from peso.files import hash_of_json
-from peso.lm.adapters import save_adapter
+from peso.lm.adapters import read_token_rows, save_adapter, stored_token_rows, write_token_rows
+from peso.lm.low_rank import LowRank, read_low_rank, write_low_rank
 from peso.lm.parameters import FlatParameters
-from peso.methods.base import ContinualMethod
-from peso.training.base import LORA, TOKEN_ROWS, adapter_parts, training_rows, validation_rows
+from peso.lm.past_adapters import freeze_past
+from peso.methods.base import BlockView, ContinualMethod
+from peso.training.base import (
+    BACKBONE,
+    BASE_BLOCK,
+    LORA,
+    MAGNITUDES,
+    TOKEN_ROWS,
+    Base,
+    adapter_parts,
+    load_base,
+    load_state,
+    own_memory,
+    save_state,
+    training_rows,
+    validation_rows,
+)
+from peso.training.block_view import RunView
 from peso.training.materials import Materials, Reader
 from peso.training.trainer import Stage, train_stage
 
@@ -43,43 +62,50 @@ def update_stage(
     materials: Materials,
     reader: Reader,
     parts: dict[str, FlatParameters],
-    anchors: dict[str, Tensor],
     method: ContinualMethod,
-    block: int,
+    view: BlockView,
+    targets: IntArray,
+    name: str,
 ) -> Stage:
     """What an update trains, on what, and what holds it back.
 
     Args:
         materials: data and configuration.
         reader: how the backbone reads items.
-        parts: see `adapter_parts`.
-        anchors: flat values of each part after block - 1.
-        method: decides examples, penalty and pull.
-        block: at least 1.
+        parts: what trains, by name; its values are the anchor.
+        method: decides penalty and pull.
+        view: the past.
+        targets: int64, events to train on.
+        name: of the stage.
     """
     config, training = materials.config, materials.config.training
-    lora = parts[LORA]
-    distance = method.penalty(lora.groups(anchors[LORA]))
-    pulls = {name: method.pull(part.groups(anchors[name])) for name, part in parts.items()}
+    distance, pulls = None, {}
+    if LORA in parts:
+        anchors = {part: parts[part].snapshot() for part in (LORA, TOKEN_ROWS)}
+        lora = parts[LORA]
+        distance = method.penalty(lora.groups(anchors[LORA]), view)
+        pulls = {part: method.pull(parts[part].groups(values)) for part, values in anchors.items()}
 
     def penalty() -> Tensor | None:
         return None if distance is None else distance(lora.groups(lora.data))
 
     def pull(rates: dict[str, float]) -> None:
-        for name, towards_anchor in pulls.items():
+        for part, towards_anchor in pulls.items():
             if towards_anchor is not None:
-                towards_anchor(parts[name].groups(parts[name].data.detach()), rates[name])
+                towards_anchor(parts[part].groups(parts[part].data.detach()), rates[part])
 
+    rates = {LORA: training.learning_rate, MAGNITUDES: training.learning_rate}
+    rates |= {TOKEN_ROWS: training.token_rows_learning_rate, BACKBONE: config.full.learning_rate}
     return Stage(
-        name=f"block_{block}",
-        key=hash_of_json([materials.update_id, block]),
-        block=block,
+        name=name,
+        key=hash_of_json([materials.update_id, name]),
+        block=view.block,
         parts=parts,
         builder=reader.builder,
-        train_rows=training_rows(materials, method.examples(materials.dataset, block)),
-        valid_rows=validation_rows(materials, block),
+        train_rows=training_rows(materials, targets),
+        valid_rows=validation_rows(materials, view.block),
         epochs=training.epochs,
-        learning_rates={LORA: training.learning_rate, TOKEN_ROWS: training.token_rows_learning_rate},
+        learning_rates={part: rates[part] for part in parts},
         batch_targets=training.batch_targets,
         weight_decay=training.weight_decay,
         training=training,
@@ -91,40 +117,101 @@ def update_stage(
 
 
 def run_update(
-    materials: Materials, reader: Reader, model: PeftModel, method: ContinualMethod, block: int, checkpoint: Path
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Trains the adapter in `model` on a block, in place.
+    materials: Materials, base: Base, method: ContinualMethod, adapters: Path, block: int, checkpoint: Path
+) -> tuple[PreTrainedModel | PeftModel, Update]:
+    """Makes the state after a block.
 
     Args:
         materials: data and configuration.
-        reader: how the backbone reads items.
-        model: holds the adapter after block - 1: where training starts, and the anchor.
-        method: decides examples, penalty and pull.
-        block: at least 1.
+        base: what every method started from.
+        method: decides what is trained, and how.
+        adapters: the run's folder of adapters, those of earlier blocks inside.
+        block: 0 gives v_0 itself.
         checkpoint: file of the state after each epoch.
 
     Returns:
-        The log of each epoch, and of each group's movement.
+        The model to save, and the record of the update.
     """
-    parts = adapter_parts(model)
-    anchors = {name: part.snapshot() for name, part in parts.items()}
-    stage = update_stage(materials, reader, parts, anchors, method, block)
+    if block == BASE_BLOCK or method.trains == "nothing":
+        return load_state(materials, base, _before(adapters, block))[0], Update(block, 0.0, 0, [], [])
+    train = _train_backbone if method.trains == "all_weights" else _train_adapter
+    model, epochs, movement = train(materials, base, method, adapters, block, checkpoint)
+    return model, Update(block, sum(epoch["seconds"] for epoch in epochs), 0, epochs, movement)
+
+
+def _before(adapters: Path, block: int) -> Path | None:
+    return adapters / f"block_{block - 1}" if block > BASE_BLOCK else None
+
+
+def _train_backbone(
+    materials: Materials, base: Base, method: ContinualMethod, adapters: Path, block: int, checkpoint: Path
+) -> tuple[PreTrainedModel, list[dict[str, Any]], list[dict[str, Any]]]:
+    model, reader = load_state(materials, base, _before(adapters, block))
+    if isinstance(model, PeftModel):
+        model.merge_and_unload()
+    whole = reader.model.requires_grad_(True)
+    parts = {BACKBONE: FlatParameters(whole.named_parameters())}
+    view = RunView(materials, reader, None, adapters, block)
+    targets = method.examples(materials.dataset, block, materials.config.seed)
+    stage = update_stage(materials, reader, parts, method, view, targets, f"block_{block}")
+    epochs, movement = _trained(reader, stage, checkpoint)
+    own_memory(whole)
+    return whole, epochs, movement
+
+
+def _train_adapter(
+    materials: Materials, base: Base, method: ContinualMethod, adapters: Path, block: int, checkpoint: Path
+) -> tuple[PeftModel, list[dict[str, Any]], list[dict[str, Any]]]:
+    model, reader = load_base(materials, base)
+    view = RunView(materials, reader, model, adapters, block)
+    legs = method.legs(view)
+    epochs: list[dict[str, Any]] = []
+    movement: list[dict[str, Any]] = []
+    assert len(legs) == 1 or not any(leg.frozen for leg in legs), "legs that are averaged keep no past of their own"
+    learned: list[LowRank] = []
+    rows: list[dict[str, Tensor]] = []
+    for number, leg in enumerate(legs):
+        write_low_rank(model, leg.current)
+        write_token_rows(model, stored_token_rows(adapters / f"block_{leg.token_rows_after}"))
+        freeze_past(model, leg.frozen, leg.learns_magnitudes)
+        parts = adapter_parts(model, trains_a=method.trains != "b_only")
+        view.begin(parts)
+        # A method's only leg keeps the block's plain name, on which order and dropout depend.
+        name = f"block_{block}" if len(legs) == 1 else f"block_{block}_leg_{number}"
+        stage = update_stage(materials, reader, parts, method, view, leg.targets, name)
+        of_leg = checkpoint if len(legs) == 1 else checkpoint.with_stem(f"{checkpoint.stem}_leg_{number}")
+        leg_epochs, leg_movement = _trained(reader, stage, of_leg)
+        epochs, movement = epochs + leg_epochs, movement + leg_movement
+        learned.append(read_low_rank(model))
+        rows.append(read_token_rows(model))
+    if len(legs) > 1:
+        share = 1 / len(legs)
+        freeze_past(model, [one.scaled(share) for one in learned[:-1]], learns_magnitudes=False)
+        write_low_rank(model, learned[-1].scaled(share))
+        write_token_rows(model, {name: torch.stack([one[name] for one in rows]).mean(0) for name in rows[0]})
+    return model, epochs, movement
+
+
+def _trained(reader: Reader, stage: Stage, checkpoint: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Trains; the log of each epoch, and of each group's movement."""
+    anchors = {name: part.snapshot() for name, part in stage.parts.items()}
     records, selected = train_stage(reader.model, reader.likelihood, stage, checkpoint)
     epochs = [asdict(record) | {"selected": record.epoch == selected} for record in records]
-    movement = [entry for name, part in parts.items() for entry in _movement(block, part, anchors[name])]
+    movement = [entry for name, part in stage.parts.items() for entry in _movement(stage.block, part, anchors[name])]
     return epochs, movement
 
 
-def write_update(folder: Path, model: PeftModel, update: Update, update_id: str) -> Update:
+def write_update(folder: Path, model: PreTrainedModel | PeftModel, update: Update, update_id: str) -> Update:
     """Fills an adapter folder; the record in it makes the folder reusable by runs of equal training.
 
     Args:
         folder: an existing, empty directory.
-        model: the adapter to save.
+        model: what to save: an adapter, or a backbone whose weights have changed.
         update: its record; `adapter_bytes` is filled in.
         update_id: what the adapters are the result of.
     """
-    written = Update(**asdict(update) | {"adapter_bytes": save_adapter(model, folder)})
+    size = save_adapter(model, folder) if isinstance(model, PeftModel) else save_state(model, folder)
+    written = Update(**asdict(update) | {"adapter_bytes": size})
     record = asdict(written) | {"update_id": update_id}
     (folder / UPDATE_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
     return written

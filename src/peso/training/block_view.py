@@ -1,0 +1,108 @@
+"""What continual methods may look at before a block is trained: past adapters, inputs and gradients."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from peso.data.examples import targets_of_block
+from peso.lm.adapters import stored_update
+from peso.lm.likelihood import hidden_states
+from peso.lm.low_rank import LowRank, adapted_layers, fresh_low_rank, read_low_rank, write_low_rank
+from peso.lm.parameters import FlatParameters
+from peso.lm.past_adapters import freeze_past
+from peso.lm.quick_stack import layer_by_layer
+from peso.seeding import derive_seed
+from peso.training.base import LORA, training_rows
+from peso.training.materials import Materials, Reader
+from peso.training.trainer import evaluation_batches
+
+MAX_FISHER_ROWS = 1024
+"""Users whose gradients make up a Fisher matrix, at most."""
+
+
+class RunView:
+    """`peso.methods.base.BlockView` of a run; one object serves one block."""
+
+    def __init__(
+        self, materials: Materials, reader: Reader, model: PeftModel | None, adapters: Path, block: int
+    ) -> None:
+        """Keeps where to look.
+
+        Args:
+            materials: data and configuration.
+            reader: how the backbone reads items.
+            model: holds an adapter that may be overwritten; None where no adapter trains.
+            adapters: folder of the run's adapters, with `block_0` to `block_<block - 1>`.
+            block: about to be trained on.
+        """
+        self.dataset, self.block, self.seed = materials.dataset, block, materials.config.seed
+        self._materials, self._reader, self._model, self._adapters = materials, reader, model, adapters
+        self._parts: dict[str, FlatParameters] = {}
+
+    def begin(self, parts: dict[str, FlatParameters]) -> None:
+        """Tells what is about to train; its values are where training starts."""
+        self._parts = parts
+
+    def state_after(self, block: int) -> LowRank:
+        """See `BlockView`."""
+        return stored_update(self._adapters / f"block_{block}", self._materials.config.adapter.r)
+
+    def fresh_state(self) -> LowRank:
+        """See `BlockView`."""
+        return fresh_low_rank(self.state_after(self.block - 1), derive_seed(self.seed, "block", self.block))
+
+    def group_names(self) -> Sequence[tuple[str, ...]]:
+        """See `BlockView`."""
+        return [stack.names for stack in self._parts[LORA].stacks]
+
+    @torch.no_grad()
+    def input_grams(self, frozen: Sequence[LowRank]) -> dict[str, Tensor]:
+        """See `BlockView`."""
+        assert self._model is not None, "inputs are those of adapted layers"
+        silent = read_low_rank(self._model).scaled(0.0)
+        write_low_rank(self._model, silent)
+        freeze_past(self._model, frozen, learns_magnitudes=False)
+        model, builder = self._reader.model.eval(), self._reader.builder
+        layers = adapted_layers(self._model)
+        grams = {name: a.new_zeros(a.shape[1], a.shape[1]) for name, a in silent.a.items()}
+        is_real: list[Tensor] = []
+
+        def counting(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+            def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+                real = inputs[0].flatten(0, -2)[is_real[0]]
+                grams[name].addmm_(real.T, real)
+
+            return count
+
+        handles = [layers[name].register_forward_pre_hook(counting(name)) for name in layers]
+        rows = training_rows(self._materials, targets_of_block(self.dataset, self.block, "train"))
+        num_tokens = 0
+        with layer_by_layer(model):
+            for chosen in evaluation_batches(builder, rows):
+                batch = builder.batch(rows.take(chosen)).to(model.device)
+                is_real[:] = [(batch.input_ids != builder.vocabulary.pad_token_id).flatten()]
+                num_tokens += int(is_real[0].sum())
+                hidden_states(model, batch)
+        for handle in handles:
+            handle.remove()
+        return {name: gram / num_tokens for name, gram in grams.items()}
+
+    def squared_gradients(self, block: int) -> Sequence[Tensor]:
+        """See `BlockView`; a sample of `MAX_FISHER_ROWS` rows if there are more."""
+        reader, lora = self._reader, self._parts[LORA]
+        rows = training_rows(self._materials, targets_of_block(self.dataset, block, "train"))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "fisher", block))
+        sample = torch.randperm(len(rows), generator=generator)[:MAX_FISHER_ROWS].sort().values.numpy()
+        reader.model.eval()
+        total = torch.zeros_like(lora.gradient)
+        for row in sample:
+            lora.gradient.zero_()
+            batch = reader.builder.batch(rows.take(row[None])).to(reader.model.device)
+            reader.likelihood.negative_log_likelihood(reader.model, batch).sum().backward()
+            total += lora.gradient.square()
+        for part in self._parts.values():
+            part.gradient.zero_()
+        return lora.groups(total / len(sample))

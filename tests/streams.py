@@ -1,0 +1,28 @@
+"""Whole runs on a small simulated world, in seconds."""
+
+from pathlib import Path
+from typing import Any
+
+from peso.config import RunConfig, make_config
+from peso.data.simulate import SimulationSettings, simulate
+from peso.data.storage import save_dataset
+from peso.semantic_ids.catalogue import build_semantic_ids
+
+SMALL: dict[str, Any] = {
+    "backbone": {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 32, "epochs": 2},
+    "adapter": {"r": 2, "lora_alpha": 4},
+    "training": {"epochs": 2, "base_batch_targets": 64},
+    "decoding": {"beam_width": 10},
+}
+
+
+def config(**overrides: Any) -> RunConfig:
+    return make_config(None, SMALL | overrides)
+
+
+def fill(workspace: Path, num_users: int = 60, seed: int = 0) -> Path:
+    world = simulate(SimulationSettings(num_users=num_users, num_items=150, num_blocks=3, seed=seed))
+    save_dataset(world.dataset, workspace / "data")
+    ids = build_semantic_ids(world.dataset, world.source_codes, world.level_sizes)
+    ids.save(workspace / "data" / "semantic_ids", world.dataset.item_ids)
+    return workspace

@@ -1,0 +1,261 @@
+"""The contract suite: every method of the registry on a small world."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel
+from safetensors.torch import load_file
+from torch import Tensor
+
+from peso.data.examples import targets_of_block
+from peso.files import read_json
+from peso.lm.adapters import lora_parameters, stored_token_rows, stored_update, token_row_parameters, write_token_rows
+from peso.lm.backbone import load_weights
+from peso.lm.low_rank import LowRank, adapted_layers, read_low_rank, summed, write_low_rank
+from peso.lm.past_adapters import freeze_past, magnitude_parameters, whole_update
+from peso.lm.quick_stack import layer_by_layer
+from peso.lm.rows import Rows
+from peso.methods.base import BlockView, Leg
+from peso.methods.registry import METHODS, build_method
+from peso.training.base import Base, adapter_parts, load_base, load_state, read_base, training_rows, validation_rows
+from peso.training.block_view import RunView
+from peso.training.materials import Materials, load_materials
+from peso.training.stream import run_stream
+from peso.training.trainer import mean_loss
+from peso.training.update import run_update
+from streams import config, fill
+
+RANK, SCALE = 2, 2.0
+LAST = 2
+QUICK = {"training": {"epochs": 1, "base_batch_targets": 64}, "evaluation": {"next_block": "off"}}
+VARIANTS: dict[str, dict[str, Any]] = {method: {"method": method} for method in METHODS} | {
+    "sum_lora latest fresh": {"method": "sum_lora", "cumulative": {"past": "latest", "start": "fresh"}},
+    "sd_lora latest": {"method": "sd_lora", "cumulative": {"past": "latest"}},
+    "peso per rank": {"method": "peso", "proximal": {"form": "per_rank"}},
+}
+RANKS = {"sum_lora": 3 * RANK, "sum_lora latest fresh": 2 * RANK, "sd_lora": 3 * RANK, "sd_lora latest": 2 * RANK}
+RANKS |= {"inf_lora": 3 * RANK, "lsat": 2 * RANK}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill(tmp_path_factory.mktemp("methods"))
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def materials_of(workspace: Path, variant: str) -> Materials:
+    return load_materials(workspace, config(**QUICK | VARIANTS[variant]))
+
+
+def run_of(workspace: Path, variant: str) -> Path:
+    return run_stream(workspace, materials_of(workspace, variant).config, resume=True)
+
+
+def base_of(workspace: Path, variant: str) -> tuple[Materials, Base]:
+    run_of(workspace, variant)
+    materials = materials_of(workspace, variant)
+    return materials, read_base(materials, workspace / "bases")
+
+
+def test_a_run_learns_and_names_real_items(workspace: Path, variant: str) -> None:
+    folder = run_of(workspace, variant)
+    result = read_json(folder / "result.json", "result")
+    assert result["invalid_items"] == result["duplicate_items"] == 0
+    updates = [epoch for epoch in result["training"] if epoch["block"] > 0]
+    assert bool(updates) == (variant != "frozen")
+    if updates and "fresh" not in variant:
+        frozen = read_json(run_of(workspace, "frozen") / "result.json", "result")
+        assert result["mean"]["log_likelihood"] > frozen["mean"]["log_likelihood"] + 0.01
+    assert not list(folder.glob("checkpoint*"))
+
+
+def test_a_version_is_what_was_trained(workspace: Path, variant: str, tmp_path: Path) -> None:
+    """A second training of the last block gives the same bytes, and the stored version the loss of the model."""
+    materials, base = base_of(workspace, variant)
+    folder = run_of(workspace, variant) / "adapters"
+    method = build_method(materials.config)
+    model, update = run_update(materials, base, method, folder, LAST, tmp_path / "checkpoint.safetensors")
+    again, reader = load_state(materials, base, folder / f"block_{LAST}")
+    stored = {name: parameter.clone() for name, parameter in again.named_parameters()}
+    if isinstance(again, PeftModel):
+        assert isinstance(model, PeftModel)
+        trained, loaded = whole_update(model), read_low_rank(again)
+        for name in trained.a:
+            torch.testing.assert_close(trained.b[name] @ trained.a[name], loaded.b[name] @ loaded.a[name])
+        for (_, ours), (_, theirs) in zip(token_row_parameters(model), token_row_parameters(again), strict=True):
+            assert torch.equal(ours, theirs)
+    else:
+        assert all(torch.equal(parameter, stored[name]) for name, parameter in model.named_parameters())
+    if len(update.epochs) == materials.config.training.epochs:  # one leg: its loss is the version's
+        loss = mean_loss(reader.model, reader.likelihood, reader.builder, validation(materials))
+        assert loss == pytest.approx(update.epochs[0]["valid_loss"], abs=1e-5)
+
+
+def validation(materials: Materials) -> Rows:
+    return validation_rows(materials, LAST)
+
+
+def test_only_its_own_parameters_change(workspace: Path, variant: str, tmp_path: Path) -> None:
+    materials, base = base_of(workspace, variant)
+    backbone = load_file(base.folder / "backbone" / "model.safetensors")
+    folder = run_of(workspace, variant) / "adapters"
+    method = build_method(materials.config)
+    model, _ = run_update(materials, base, method, folder, 1, tmp_path / "checkpoint.safetensors")
+    trains_backbone = method.trains == "all_weights"
+    for name, parameter in model.named_parameters():
+        plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
+        if plain in backbone:
+            assert torch.equal(parameter, backbone[plain]) != trains_backbone, name
+    assert (folder / "block_1" / "backbone").exists() == trains_backbone
+
+
+def test_storage_is_as_documented(workspace: Path, variant: str) -> None:
+    folder = run_of(workspace, variant) / "adapters" / f"block_{LAST}"
+    if (folder / "backbone").exists():
+        return
+    base = read_base(materials_of(workspace, variant), workspace / "bases")
+    model = PeftModel.from_pretrained(load_weights(base.folder / "backbone"), str(folder))
+    peft_config = model.peft_config["default"]
+    assert isinstance(peft_config, LoraConfig)
+    assert peft_config.r == RANKS.get(variant, RANK)
+    assert peft_config.lora_alpha == SCALE * peft_config.r
+    ours, _reader = load_state(materials_of(workspace, variant), base, folder)
+    tokens = torch.arange(12)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(ours(input_ids=tokens).logits, model(input_ids=tokens).logits, rtol=1e-4, atol=1e-5)
+
+
+def view_of(workspace: Path, variant: str, block: int) -> tuple[PeftModel, RunView, Path]:
+    materials, base = base_of(workspace, variant)
+    folder = run_of(workspace, variant) / "adapters"
+    model, reader = load_base(materials, base)
+    return model, RunView(materials, reader, model, folder, block), folder
+
+
+def leg_of(workspace: Path, variant: str, block: int) -> tuple[Leg, BlockView, Path]:
+    _model, view, folder = view_of(workspace, variant, block)
+    (leg,) = build_method(config(**QUICK | VARIANTS[variant])).legs(view)
+    return leg, view, folder
+
+
+def are_equal(ours: LowRank, theirs: LowRank) -> bool:
+    return all(torch.equal(ours.a[k], theirs.a[k]) and torch.equal(ours.b[k], theirs.b[k]) for k in ours.a)
+
+
+@pytest.mark.parametrize("variant_name", ["sum_lora", "sum_lora latest fresh", "sd_lora", "sd_lora latest"])
+def test_cumulative_starts_by_definition(workspace: Path, variant_name: str) -> None:
+    leg, _view, folder = leg_of(workspace, variant_name, LAST)
+    before = stored_update(folder / "block_1", RANK)
+    if "fresh" in variant_name:
+        assert all(float(b.abs().max()) == 0 for b in leg.current.b.values())
+        assert not are_equal(leg.current, before)
+    else:
+        assert are_equal(leg.current, before)
+    blocks = [1] if "latest" in variant_name else [0, 1]
+    assert len(leg.frozen) == len(blocks)
+    for past, block in zip(leg.frozen, blocks, strict=True):
+        state = stored_update(folder / f"block_{block}", RANK)
+        for name in state.a:
+            torch.testing.assert_close(past.a[name], state.a[name] / state.a[name].norm())
+            torch.testing.assert_close(past.b[name], state.b[name] / state.b[name].norm())
+
+
+@pytest.mark.parametrize("learns_magnitudes", [False, True])
+def test_the_forward_pass_is_the_formula(workspace: Path, learns_magnitudes: bool) -> None:
+    """W_0 + s (sum_i m_i B^_i A^_i + m B A), against products written out in float64, and its gradients."""
+    materials, base = base_of(workspace, "sum_lora")
+    model, _reader = load_base(materials, base)
+    leg, _, _ = leg_of(workspace, "sum_lora", LAST)
+    write_low_rank(model, leg.current)
+    freeze_past(model, leg.frozen, learns_magnitudes)
+    generator = torch.Generator().manual_seed(0)
+    for _, magnitudes in magnitude_parameters(model):
+        magnitudes.data.uniform_(0.5, 1.5, generator=generator)
+    assert bool(magnitude_parameters(model)) == learns_magnitudes
+    layer_name, layer = next(iter(adapted_layers(model).items()))
+    x = torch.randn(3, 5, layer.in_features or 0, generator=generator)
+    weight = layer.get_base_layer().weight
+    assert isinstance(weight, Tensor)
+    m = dict(magnitude_parameters(model)).get(f"{layer_name}.magnitudes", torch.ones(3)).detach().double()
+    wanted = weight.detach().double()
+    for factor, piece in zip(m, [*leg.frozen, leg.current], strict=True):
+        wanted = wanted + SCALE * factor * piece.b[layer_name].double() @ piece.a[layer_name].double()
+    torch.testing.assert_close(layer(x).double(), x.double() @ wanted.T, rtol=1e-5, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):  # PEFT's own way, with the past beside it
+        torch.testing.assert_close(layer(x).double(), x.double() @ wanted.T, rtol=0.05, atol=0.05)
+    if learns_magnitudes:
+        layer(x).square().sum().backward()
+        magnitudes = dict(magnitude_parameters(model))[f"{layer_name}.magnitudes"]
+        outputs = x.double() @ wanted.T
+        for number, piece in enumerate([*leg.frozen, leg.current]):
+            direction = SCALE * x.double() @ (piece.b[layer_name].double() @ piece.a[layer_name].double()).T
+            assert magnitudes.grad is not None
+            assert float(magnitudes.grad[number]) == pytest.approx(float(2 * (outputs * direction).sum()), rel=1e-4)
+
+
+def test_the_whole_stack_sees_the_past(workspace: Path) -> None:
+    """The written-out stack, the layers one by one and PEFT's own adapter of the summed rank agree."""
+    materials, base = base_of(workspace, "sum_lora")
+    model, reader = load_base(materials, base)
+    leg, _, folder = leg_of(workspace, "sum_lora", LAST)
+    write_low_rank(model, leg.current)
+    write_token_rows(model, stored_token_rows(folder / "block_1"))
+    freeze_past(model, leg.frozen, learns_magnitudes=False)
+    rows = validation(materials)
+    together = mean_loss(reader.model, reader.likelihood, reader.builder, rows)
+    with layer_by_layer(reader.model):
+        one_by_one = mean_loss(reader.model, reader.likelihood, reader.builder, rows)
+    freeze_past(model, [], learns_magnitudes=False)
+    without = mean_loss(reader.model, reader.likelihood, reader.builder, rows)
+    assert together == pytest.approx(one_by_one, abs=1e-5)
+    assert abs(together - without) > 1e-3
+    assert summed([*leg.frozen, leg.current]).rank == 3 * RANK
+
+
+def test_inf_lora_designs_a_outside_the_past(workspace: Path) -> None:
+    leg, _view, folder = leg_of(workspace, "inf_lora", LAST)
+    for name, a in leg.current.a.items():
+        for block in (0, 1):
+            earlier = stored_update(folder / f"block_{block}", RANK).a[name]
+            assert float((a @ earlier.T).abs().max()) < 1e-5
+        torch.testing.assert_close(3 * a @ a.T, torch.eye(RANK), rtol=1e-4, atol=1e-4)
+        assert float(leg.current.b[name].abs().max()) == 0
+    trained = stored_update(folder / f"block_{LAST}", RANK)
+    assert all(torch.equal(trained.a[name], a) for name, a in leg.current.a.items())
+
+
+def test_lsat_is_the_mean_of_its_legs(workspace: Path, tmp_path: Path) -> None:
+    _model, view, folder = view_of(workspace, "lsat", 1)
+    long_term, short_term = build_method(config(**QUICK | VARIANTS["lsat"])).legs(view)
+    assert len(long_term.targets) > len(short_term.targets)
+    assert set(short_term.targets) < set(long_term.targets)
+    retrained = stored_update(run_of(workspace, "retrain") / "adapters" / "block_1", RANK)
+    stored = stored_update(folder / "block_1", 2 * RANK)
+    assert retrained.a.keys() == stored.a.keys()
+    assert all(b[:, :RANK].abs().max() > 0 for b in stored.b.values())
+
+
+def test_fisher_is_the_mean_squared_gradient(workspace: Path) -> None:
+    materials, base = base_of(workspace, "ewc")
+    model, reader = load_base(materials, base)
+    view = RunView(materials, reader, model, run_of(workspace, "ewc") / "adapters", LAST)
+    parts = adapter_parts(model)
+    view.begin(parts)
+    fisher = view.squared_gradients(1)
+    rows = training_rows(materials, targets_of_block(materials.dataset, 1, "train"))
+    parameters = dict(lora_parameters(model))
+    name = view.group_names()[0][0]
+    squares = []
+    for row in range(len(rows)):
+        batch = reader.builder.batch(rows.take(torch.tensor([row]).numpy()))
+        loss = reader.likelihood.negative_log_likelihood(reader.model, batch).sum()
+        (gradient,) = torch.autograd.grad(loss, [parameters[name]])
+        squares.append(gradient.flatten().square())
+    torch.testing.assert_close(fisher[0][0], torch.stack(squares).mean(0), rtol=1e-3, atol=1e-9)

@@ -10,7 +10,10 @@ from peso.cli.options import JsonOption, WorkspaceOption, print_json, print_tabl
 
 def run(
     workspace: WorkspaceOption,
-    method: Annotated[str | None, typer.Option(help="Continual method, such as frozen, single or peso; a wrong name lists all.  [default: peso]")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="Continual method, such as frozen, single or peso; a wrong name lists all.  [default: peso]"),
+    ] = None,
     proximal: Annotated[
         str | None,
         typer.Option(

@@ -5,7 +5,7 @@ A configuration file is TOML with the same nesting; unknown keys and values out 
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -187,16 +187,21 @@ class DecodingConfig(_Section):
 
 
 class MemoryConfig(_Section):
-    """Counts of what followed what, mixed into the model's probabilities while decoding (ours, not the paper's)."""
+    """Counts of what stood near what, mixed into the model's probabilities while decoding (ours, not the paper's)."""
 
-    use: bool = False
-    """Whether lists and log-likelihoods are those of model and memory together."""
-    lag_weights: tuple[float, ...] = (1.0, 0.5, 0.25)
-    """How much the successors of a history's last item count, of the one before it, and so on."""
+    use: bool = True
+    """Whether lists and log-likelihoods are those of model and memory together; the paper's are the model's alone."""
+    lag_weights: tuple[float, ...] = (1.0, 0.7, 0.5, 0.35, 0.25)
+    """How much the neighbours of a history's last item count, of the one before it, and so on."""
+    distance_weights: tuple[float, ...] = (1.0, 0.7, 0.5, 0.35, 0.25)
+    """How much items that stand next to each other in a user's sequence count, with one item between, and so on."""
+    backward: float = Field(0.5, ge=0)
+    """How much a neighbour that came before counts, relative to one that came after."""
     decay: float = Field(1.0, gt=0, le=1)
     """Weight of a pair for each block that has passed since."""
-    strength: float = Field(20.0, gt=0)
-    """What the model weighs, in counts: with as many weighted counts both have the same say."""
+    strength: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """What the model weighs at every level, in counts: with as many weighted counts both have the same say. "auto"
+    chooses it per level and block, by the likelihood of the block's validation targets."""
 
 
 class EvaluationConfig(_Section):

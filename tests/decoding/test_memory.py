@@ -1,5 +1,7 @@
 """Model and memory together: against the formula on every item, and inside a search."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -15,10 +17,11 @@ from worlds import tiny_backbone, tiny_builder, tiny_codes, tiny_dataset
 
 ALL = np.arange(40)
 HISTORIES = [[3, 7, 1], [20], [5, 5, 8, 30, 2, 11]]
+STRENGTHS = (5.0, 2.0, 0.5)
 KNOWN = RememberedItems(
     [np.array([2, 9, 17, 31]), np.array([], dtype=np.int64), np.array([0, 39])],
     [np.array([3.0, 1.0, 0.5, 2.0]), np.array([]), np.array([0.25, 40.0])],
-    strength=5.0,
+    STRENGTHS,
 )
 
 
@@ -34,14 +37,40 @@ def decoded(
 
 
 def by_formula() -> NDArray[np.float64]:
-    """log p of every item, [user, item], from the model's own scores of all items."""
-    items, scores = decoded(40, 40, None)
-    mixed = np.empty(items.shape)
-    for user, (order, by_model) in enumerate(zip(items, scores, strict=True)):
+    """log p of every item, [user, item], level by level from the model's own scores of all codes."""
+    codes = tiny_codes()
+    by_model = code_log_probabilities()
+    mixed = np.zeros(by_model.shape[:2])
+    for user in range(len(mixed)):
         counts = np.zeros(40)
         counts[KNOWN.items[user]] = KNOWN.weights[user]
-        mixed[user, order] = np.log((counts[order] + 5.0 * np.exp(by_model)) / (counts.sum() + 5.0))
+        for item in range(40):
+            is_behind = np.ones(40, dtype=bool)
+            for level, strength in enumerate(STRENGTHS):
+                before = counts[is_behind].sum()
+                is_behind &= codes[:, level] == codes[item, level]
+                share = strength * np.exp(by_model[user, item, level])
+                mixed[user, item] += np.log((counts[is_behind].sum() + share) / (before + strength))
     return mixed
+
+
+@cache
+def code_log_probabilities() -> NDArray[np.float64]:
+    """log p(code | history, codes before) of the model for every user and item, [user, item, level]."""
+    model, tokenizer = tiny_backbone()
+    builder, vocabulary = tiny_builder(tokenizer, tiny_dataset(), tiny_codes(), "sid")
+    found = np.zeros((len(HISTORIES), 40, 3))
+    for user, history in enumerate(HISTORIES):
+        prompt = builder.prompt(np.array(history))
+        for item in range(40):
+            tokens = torch.from_numpy(np.r_[prompt, vocabulary.item_token_ids[item]])[None]
+            with torch.no_grad():
+                logits = model(input_ids=tokens).logits[0].double()
+            for level, ids in enumerate(vocabulary.level_token_ids):
+                at = len(prompt) - 1 + level
+                of_level = logits[at, torch.from_numpy(ids)].log_softmax(0)
+                found[user, item, level] = float(of_level[tiny_codes()[item, level]])
+    return found
 
 
 def test_every_item_gets_the_probability_of_the_formula() -> None:
@@ -54,7 +83,7 @@ def test_every_item_gets_the_probability_of_the_formula() -> None:
 
 
 def test_a_narrow_search_finds_what_is_remembered() -> None:
-    """Forty counts against five: whatever the model thinks of item 39, its prefix survives at every level."""
+    """Forty counts against five and fewer: whatever the model thinks of item 39, its prefix survives at every level."""
     items, scores = decoded(3, 3, KNOWN)
     assert items[2, 0] == 39
     np.testing.assert_allclose(scores[2, 0], by_formula()[2, 39], atol=2e-5)
@@ -77,24 +106,46 @@ def test_what_is_left_out_stays_out_however_well_it_is_remembered() -> None:
         np.testing.assert_allclose(scores[user], np.sort(expected[user])[::-1][:10], atol=2e-5)
 
 
+def test_probabilities_of_all_items_and_none_sum_to_less_than_one() -> None:
+    """What is missing from one is the mass of code sequences that are no item."""
+    total = np.exp(by_formula()).sum(1)
+    assert (total < 1 + 1e-9).all() and total[2] > 0.8
+
+
+def test_an_item_nobody_saw_profits_from_its_prefix() -> None:
+    codes = tiny_codes()
+    similar = [item for item in range(39) if codes[item, 0] == codes[39, 0]]
+    backing_off = RememberedItems(KNOWN.items, KNOWN.weights, (5.0, 200.0, 200.0))
+    alone, mixed = (
+        dict(zip(*(side[2] for side in decoded(40, 40, memory)), strict=True)) for memory in (None, backing_off)
+    )
+    assert similar and all(mixed[item] > alone[item] + 0.5 for item in similar)
+
+
 def test_weights_of_prefixes_are_the_sums_of_their_items() -> None:
     codes = tiny_codes()
     trie = build_trie(codes, ALL)
     items = torch.tensor([[31, 2, 17, 9, -1, -1]])
     weights = torch.tensor([[2.0, 3.0, 0.5, 1.0, 0.0, 0.0]])
-    nodes = remembered_nodes(trie, Memory(items, weights, 5.0))
+    remembered = remembered_nodes(trie, Memory(items, weights, STRENGTHS))
+    assert float(remembered.total) == 6.5
     for level in range(codes.shape[1]):
         expected: dict[tuple[int, ...], float] = {}
         for item, weight in zip(items[0, :4].tolist(), weights[0, :4].tolist(), strict=True):
             prefix = tuple(codes[item, : level + 1].tolist())
-            expected[prefix] = expected.get(prefix, 0.0) + weight / 11.5
-        shares = nodes.log_shares[level][0].exp()
-        found = sorted(shares[shares > 0].tolist())
-        assert found == pytest.approx(sorted(expected.values()), abs=1e-6)
+            expected[prefix] = expected.get(prefix, 0.0) + weight
+        of_level = remembered.weights[level][0]
+        assert sorted(of_level[of_level > 0].tolist()) == pytest.approx(sorted(expected.values()))
+        nodes = remembered.nodes[level][0]
+        assert (nodes[1:] >= nodes[:-1]).all()
+        if level + 1 < codes.shape[1]:
+            asked = torch.cat([nodes[: len(expected)], torch.tensor([10**6])])[None]
+            found = remembered.of_beams(level + 1, asked)
+            assert found[0].tolist() == [*of_level[: len(expected)].tolist(), 0.0]
 
 
 def test_items_that_the_catalogue_lacks_are_ignored() -> None:
     trie = build_trie(tiny_codes(), np.arange(20))
-    memory = Memory(torch.tensor([[31, 3]]), torch.tensor([[2.0, 1.0]]), 5.0)
-    shares = remembered_nodes(trie, memory).log_shares[-1].exp()
-    assert sorted(shares[0].tolist()) == pytest.approx([0.0, 1 / 8])
+    remembered = remembered_nodes(trie, Memory(torch.tensor([[31, 3]]), torch.tensor([[2.0, 1.0]]), STRENGTHS))
+    assert remembered.weights[-1][0].tolist() == [1.0, 0.0]
+    assert float(remembered.total) == 1.0

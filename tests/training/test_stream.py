@@ -127,8 +127,8 @@ def test_same_seed_same_bytes_and_another_seed_differs(tmp_path: Path, runs: dic
 
 
 def test_a_memory_changes_lists_and_likelihoods_and_no_adapter(workspace: Path, runs: dict[str, Path]) -> None:
-    folder = run_stream(workspace, config(method="peso", memory={"use": True}))
-    with_memory, alone = result_of(folder), result_of(runs["peso"])
+    folder = run_stream(workspace, config(method="peso", memory={"use": False}))
+    alone, with_memory = result_of(folder), result_of(runs["peso"])
     assert with_memory["training"] == alone["training"]
     assert [b["log_likelihood"] for b in with_memory["blocks"]] != [b["log_likelihood"] for b in alone["blocks"]]
     assert with_memory["invalid_items"] == with_memory["duplicate_items"] == 0

@@ -7,7 +7,7 @@ import numpy as np
 from peso.baselines.base import Baseline
 from peso.baselines.popularity import padded
 from peso.data.dataset import IntArray
-from peso.data.transitions import consecutive_events
+from peso.data.neighbours import events_with_known_earlier
 
 
 class Successor(Baseline):
@@ -32,7 +32,7 @@ class Successor(Baseline):
 
     def _transitions(self) -> tuple[IntArray, IntArray]:
         """Pairs (item, allowed follower), by item, then falling count, the follower's falling popularity, number."""
-        second = consecutive_events(self.dataset, self.known_events)
+        second = events_with_known_earlier(self.dataset, self.known_events, distance=1)
         pairs = np.stack([self.dataset.event_item[second - 1], self.dataset.event_item[second]], axis=1)
         pairs, counts = np.unique(pairs[self.is_allowed[pairs[:, 1]]], axis=0, return_counts=True)
         popularity = np.bincount(self.dataset.event_item[self.known_events], minlength=self.dataset.num_items)

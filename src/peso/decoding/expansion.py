@@ -8,6 +8,7 @@ as the longest goes.
 Shapes: B users, K beams, C codes, W children looked at per beam (its codes or its row), E excluded items.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,7 +32,6 @@ class Step:
         code: int64 [B, K'].
         nodes: int64 [B, K'], node numbers of the next level; 0 in a slot without a beam.
         scores: float32 [B, K'], descending; -inf marks a slot without a beam.
-        model_scores: float32 [B, K'], the model's own part of them: the scores themselves without a memory.
         best_left_out: float32 [B], score of the best child that the width had no room for; -inf if there is none.
     """
 
@@ -39,7 +39,6 @@ class Step:
     code: Tensor
     nodes: Tensor
     scores: Tensor
-    model_scores: Tensor
     best_left_out: Tensor
 
 
@@ -102,7 +101,7 @@ def best_children(
         trie: the items that may be named.
         level: the beams' level.
         nodes: int64 [B, K], the beams' nodes, distinct within a user; ignored where there is no beam.
-        scores: float32 [B, K], the model's log-probabilities in nats; -inf where there is no beam.
+        scores: float32 [B, K], log-probabilities in nats; -inf where there is no beam.
         log_probabilities: float32 [B, K, C], of the level's codes; C is at least the trie's number of codes.
         beam_width: beams to keep per user.
         dead: nodes that must not be entered (see `dead_nodes`).
@@ -125,22 +124,10 @@ def best_children(
         normaliser = child_BKW.logsumexp(dim=2, keepdim=True).clamp_min(torch.finfo(child_BKW.dtype).min)
         child_BKW.sub_(normaliser)
     width = child_BKW.shape[2]
-    by_model = flat = child_BKW.add_(scores[..., None]).flatten(1)
-    if remembered is not None:
-        flat = flat + remembered.model_log_share
-        columns, is_beam = _columns(
-            trie,
-            level,
-            nodes,
-            scores,
-            remembered.nodes[level],
-            remembered.parents[level],
-            width,
-            has_mask or level == 0,
-        )
-        before = flat.gather(1, columns)
-        gain = torch.logaddexp(before, remembered.log_shares[level]) - before
-        flat.scatter_add_(1, columns, gain.masked_fill_(~is_beam, 0.0))
+    if remembered is None:
+        flat = child_BKW.add_(scores[..., None]).flatten(1)
+    else:
+        flat = _with_memory(trie, level, nodes, scores, child_BKW, remembered, has_mask or level == 0)
     if dead is not None:
         columns, is_beam = _columns(
             trie, level, nodes, scores, dead.nodes[level], dead.parents[level], width, has_mask or level == 0
@@ -151,11 +138,10 @@ def best_children(
     best, slot = flat.topk(min(kept + 1, flat.shape[1]), dim=1)
     left_out = best[:, kept] if best.shape[1] > kept else torch.full_like(best[:, 0], _NO_BEAM)
     best, slot = best[:, :kept], slot[:, :kept]
-    own = best if remembered is None else by_model.gather(1, slot).masked_fill_(best == _NO_BEAM, _NO_BEAM)
     parent = torch.div(slot, width, rounding_mode="floor")
     place = slot - parent * width
     if level == 0:
-        return Step(parent, place, trie.root_children[place].masked_fill_(best == _NO_BEAM, 0), best, own, left_out)
+        return Step(parent, place, trie.root_children[place].masked_fill_(best == _NO_BEAM, 0), best, left_out)
     starts = trie.offsets[level][nodes].gather(1, parent).long()
     if rows is None:
         code = place
@@ -163,7 +149,7 @@ def best_children(
     else:
         new_nodes = starts + place
         code = trie.codes[level][new_nodes.clamp(max=len(trie.codes[level]) - 1)].long()
-    return Step(parent, code, new_nodes.masked_fill(best == _NO_BEAM, 0), best, own, left_out)
+    return Step(parent, code, new_nodes.masked_fill(best == _NO_BEAM, 0), best, left_out)
 
 
 def _mask_rows(trie: Trie, level: int, nodes: Tensor) -> Tensor:
@@ -199,6 +185,30 @@ def _rows_of(trie: Trie, level: int, nodes: Tensor) -> _Rows:
     # The sign of (last place - place), spread over the bits of -inf: plain integer steps instead of a slow select.
     closed = (((counts - 1)[..., None] - place) >> 31 & _BITS_OF_MINUS_INFINITY).view(torch.float32)
     return _Rows(row_codes, closed)
+
+
+def _with_memory(
+    trie: Trie,
+    level: int,
+    nodes: Tensor,
+    scores: Tensor,
+    child_BKW: Tensor,
+    remembered: RememberedNodes,
+    has_codes: bool,
+) -> Tensor:
+    """Scores of all children, [B, K W]: the model's share everywhere, and the counts where there are any."""
+    strength = remembered.strengths[level]
+    # log of what a count of one, and the model's probability times the strength, are worth behind each beam
+    unit = scores - torch.log(remembered.of_beams(level, nodes) + strength)
+    width = child_BKW.shape[2]
+    flat = child_BKW.add_((unit + math.log(strength))[..., None]).flatten(1)
+    columns, is_beam = _columns(
+        trie, level, nodes, scores, remembered.nodes[level], remembered.parents[level], width, has_codes
+    )
+    by_model = flat.gather(1, columns)
+    counted = remembered.weights[level].log() + unit.gather(1, torch.div(columns, width, rounding_mode="floor"))
+    gain = torch.logaddexp(by_model, counted) - by_model
+    return flat.scatter_add_(1, columns, gain.masked_fill_(~is_beam, 0.0))
 
 
 def _columns(

@@ -1,15 +1,18 @@
 r"""What a memory of counts adds to a beam search, exactly.
 
-A memory holds, for one user, a weight c(y) for a few items: how often y followed the user's last items. With the model
-as the prior of a Dirichlet distribution of strength kappa, the probability of the next item is
+A memory holds, for one user, a weight c(y) for a few items: how often y stood near the user's last items. A prefix
+weighs as much as its items together. At every level the model is the prior of a Dirichlet distribution over the codes
+that may follow a prefix:
 
-$p(y) = (c(y) + \kappa p_{model}(y)) / (N + \kappa)$, with N the sum of all weights.
+$p(code \mid prefix) = \frac{c(prefix, code) + \kappa_m p_{model}(code \mid prefix)}{c(prefix) + \kappa_m}$
 
-A user of whom nothing is known gets the model alone, one of many counts the counts; a new event changes c at once and
-needs no training. The probability of a prefix is the sum over the items behind it, so the search over prefixes stays
-exact: what the memory says of a prefix is the weight of its items behind that prefix.
+with a strength $\kappa_m$ per level m, and an item's probability is the product over its codes. A user of whom nothing
+is known gets the model alone. Behind a prefix that is remembered well, an item nobody has seen yet still gets the
+model's share of the prefix's mass: what similar items have earned goes to it as well (back-off over prefixes).
 
-Shapes: B users, E items in memory.
+Source: hierarchical Dirichlet back-off as in language models (MacKay and Peto, 1995), with a language model as prior.
+
+Shapes: B users, E items in memory, K beams.
 """
 
 from dataclasses import dataclass
@@ -29,16 +32,16 @@ class Memory:
     Attributes:
         items: int64 [B, E], filled with -1.
         weights: float32 [B, E], c, 0 in fillers.
-        strength: kappa > 0, the weight of the model.
+        strengths: kappa > 0 of each level, the weight of the model.
     """
 
     items: Tensor
     weights: Tensor
-    strength: float
+    strengths: tuple[float, ...]
 
     def to(self, device: torch.device) -> "Memory":
         """The same on another device."""
-        return Memory(self.items.to(device), self.weights.to(device), self.strength)
+        return Memory(self.items.to(device), self.weights.to(device), self.strengths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,42 +49,60 @@ class RememberedNodes:
     """The same as weights of prefixes.
 
     Attributes:
-        nodes: per level m, int64 [B, E], distinct nodes of level m + 1 with a remembered item behind them, and fillers.
+        nodes: per level m, int64 [B, E], distinct nodes of level m + 1 with a remembered item behind them, ascending,
+            then fillers.
         parents: per level m, int64 [B, E], their parents in level m; fillers where there is no node.
-        log_shares: per level m, float32 [B, E], log of (the node's weight / (N + kappa)).
-        model_log_share: float32 [B, 1], log of kappa / (N + kappa).
+        weights: per level m, float32 [B, E], c of the node; 0 in fillers.
+        total: float32 [B, 1], c of the root.
+        strengths: kappa of each level.
     """
 
     nodes: tuple[Tensor, ...]
     parents: tuple[Tensor, ...]
-    log_shares: tuple[Tensor, ...]
-    model_log_share: Tensor
+    weights: tuple[Tensor, ...]
+    total: Tensor
+    strengths: tuple[float, ...]
+
+    def of_beams(self, level: int, nodes: Tensor) -> Tensor:
+        """C of some nodes of a level.
+
+        Args:
+            level: of the nodes.
+            nodes: int64 [B, K].
+
+        Returns:
+            float32 [B, K], 0 where nothing is remembered behind a node.
+        """
+        if level == 0:
+            return self.total.expand(nodes.shape)
+        known = self.nodes[level - 1]
+        place = torch.searchsorted(known, nodes).clamp_(max=known.shape[1] - 1)
+        return torch.where(known.gather(1, place) == nodes, self.weights[level - 1].gather(1, place), 0.0)
 
 
 def remembered_nodes(trie: Trie, memory: Memory) -> RememberedNodes:
     """Sums the weights of a memory under every prefix, from the leaves up.
 
     Args:
-        trie: the catalogue; weight on items that it does not have is lost to all of its items alike.
+        trie: the catalogue; weight on items that it does not have is ignored.
         memory: what is remembered.
     """
-    total = memory.weights.double().sum(1, keepdim=True) + memory.strength
     leaves = trie.leaves_of(memory.items)
     nodes, order = torch.where(leaves == NO_LEAF, NO_NODE, leaves).sort(dim=1)
-    weights = memory.weights.double().gather(1, order) / total
-    place = torch.arange(nodes.shape[1], device=nodes.device)
+    weights = memory.weights.gather(1, order).masked_fill_(nodes == NO_NODE, 0.0)
+    total = weights.sum(1, keepdim=True)
     by_level = []
     for offsets in reversed(trie.offsets):
-        running = torch.nn.functional.pad(weights.cumsum(1), (1, 0))
-        first, end = torch.searchsorted(nodes, nodes), torch.searchsorted(nodes, nodes, right=True)
-        is_first = (first == place) & (nodes != NO_NODE)
-        share = running.gather(1, end) - running.gather(1, first)
-        inside = nodes.clamp(max=int(offsets[-1]) - 1).to(offsets.dtype)
+        is_first = torch.ones_like(nodes, dtype=torch.bool)
+        is_first[:, 1:] = nodes[:, 1:] != nodes[:, :-1]
+        slot = is_first.cumsum(1) - 1
+        # Distinct nodes move to the front, in order, and their weights add up there.
+        distinct = torch.full_like(nodes, NO_NODE).scatter_(1, slot, nodes)
+        weights = torch.zeros_like(weights).scatter_add_(1, slot, weights)
+        inside = distinct.clamp(max=int(offsets[-1]) - 1).to(offsets.dtype)
         parents = torch.searchsorted(offsets, inside, right=True) - 1
-        parents = torch.where(nodes == NO_NODE, NO_NODE, parents)
-        shown = torch.where(is_first, nodes, NO_NODE)
-        log_share = torch.where(is_first, share, 0.0).log().float()
-        by_level.append((shown, torch.where(is_first, parents, NO_NODE), log_share))
+        parents = torch.where(distinct == NO_NODE, NO_NODE, parents)
+        by_level.append((distinct, parents, weights))
         nodes = parents
-    shown_nodes, shown_parents, log_shares = zip(*reversed(by_level), strict=True)
-    return RememberedNodes(shown_nodes, shown_parents, log_shares, (memory.strength / total).log().float())
+    shown, parents_of, weights_of = zip(*reversed(by_level), strict=True)
+    return RememberedNodes(shown, parents_of, weights_of, total, memory.strengths)

@@ -35,12 +35,12 @@ class RememberedItems:
     Attributes:
         items: per user, int64 [E], distinct.
         weights: per user, float64 [E], positive.
-        strength: kappa, the weight of the model.
+        strengths: kappa of each level, the weight of the model.
     """
 
     items: Sequence[NDArray[np.int64]]
     weights: Sequence[NDArray[np.float64]]
-    strength: float
+    strengths: tuple[float, ...]
 
     def of(self, chosen: NDArray[np.int64]) -> Memory:
         """Of some users, as one batch."""
@@ -48,7 +48,7 @@ class RememberedItems:
         weights = torch.zeros(items.shape)
         for row, number in enumerate(chosen):
             weights[row, : len(self.weights[number])] = torch.from_numpy(self.weights[number])
-        return Memory(items, weights, self.strength)
+        return Memory(items, weights, self.strengths)
 
 
 class Recommender:

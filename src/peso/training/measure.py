@@ -20,8 +20,8 @@ from peso.decoding.trie import Trie, build_trie
 from peso.evaluation.tables import list_rows, ranks_in_lists, target_rows
 from peso.lm.rows import one_target_per_row
 from peso.training.materials import Materials, Reader
-from peso.training.memory import SuccessorMemory
-from peso.training.trainer import target_losses
+from peso.training.memory import NeighbourMemory, build_memory
+from peso.training.trainer import code_losses
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,7 @@ class Measurement:
         num_invalid: listed items outside the catalogue (0 unless decoding is broken).
         num_duplicates: items listed twice for one user (0 unless decoding is broken).
         seconds: time for all of it.
+        memory_strengths: what the model weighed against the memory at each level; None without a memory.
     """
 
     targets: pl.DataFrame
@@ -41,6 +42,7 @@ class Measurement:
     num_invalid: int
     num_duplicates: int
     seconds: float
+    memory_strengths: tuple[float, ...] | None
 
 
 def measure_in_block(materials: Materials, reader: Reader, block: int) -> Measurement:
@@ -61,13 +63,13 @@ def _measure(
     started = time.perf_counter()
     dataset, config = materials.dataset, materials.config
     rows = one_target_per_row(dataset, targets, config.max_history)
-    log_likelihoods = -target_losses(reader.model, reader.likelihood, reader.builder, rows)
-    memory = None
-    if config.memory.use:
-        memory = SuccessorMemory.of_events(dataset, known_events(dataset, model_block), config.memory)
-        log_likelihoods = memory.log_likelihoods(
-            items_taken_before(dataset, targets), dataset.event_item[targets], log_likelihoods
-        )
+    by_code = -code_losses(reader.model, reader.likelihood, reader.builder, rows)
+    memory = memory_after(materials, reader, model_block) if config.memory.use else None
+    if memory is None:
+        log_likelihoods = by_code.sum(1)
+    else:
+        histories = items_taken_before(dataset, targets)
+        log_likelihoods = memory.log_likelihoods(histories, dataset.event_item[targets], by_code)
     is_listed = protocol == "in_block" or config.evaluation.next_block == "ranks"
     lists = np.empty((len(targets), 0), dtype=np.int64)
     num_invalid = num_duplicates = 0
@@ -88,11 +90,25 @@ def _measure(
         log_likelihoods=log_likelihoods,
         seen_items_mask=items_seen_in_training(dataset, model_block),
     )
-    return Measurement(frame, recommendations, num_invalid, num_duplicates, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    strengths = None if memory is None else memory.strengths
+    return Measurement(frame, recommendations, num_invalid, num_duplicates, seconds, strengths)
+
+
+def memory_after(materials: Materials, reader: Reader, block: int) -> NeighbourMemory:
+    """The memory beside the model after a block; its strengths come from the block's validation targets if need be."""
+    dataset, config = materials.dataset, materials.config
+    memory = build_memory(dataset, known_events(dataset, block), materials.semantic_ids.codes, config.memory)
+    if config.memory.strength != "auto":
+        return memory
+    targets = targets_of_block(dataset, block, "valid")
+    rows = one_target_per_row(dataset, targets, config.max_history)
+    by_code = -code_losses(reader.model, reader.likelihood, reader.builder, rows)
+    return memory.with_best_strengths(items_taken_before(dataset, targets), dataset.event_item[targets], by_code)
 
 
 def recommend_for(
-    materials: Materials, reader: Reader, targets: IntArray, trie: Trie, memory: SuccessorMemory | None = None
+    materials: Materials, reader: Reader, targets: IntArray, trie: Trie, memory: NeighbourMemory | None = None
 ) -> tuple[IntArray, np.ndarray]:
     """Lists for the moment just before each target event, of the model alone or with a memory.
 

@@ -35,6 +35,7 @@ def write_measurements(folder: Path, measurements: list[Measurement]) -> None:
         {
             "num_invalid": sum(measurement.num_invalid for measurement in measurements),
             "num_duplicates": sum(measurement.num_duplicates for measurement in measurements),
+            "memory_strengths": measurements[0].memory_strengths if measurements else None,
             "seconds": {measurement.targets["protocol"][0]: measurement.seconds for measurement in measurements},
         },
     )
@@ -75,7 +76,8 @@ def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes
         seconds = count["seconds"]
         if "in_block" in seconds:
             times = {"train_seconds": update.train_seconds, "test_seconds": seconds["in_block"]}
-            in_block.append({"block": block} | summarise(_part(targets, "in_block", block)) | times)
+            chosen = {"memory_strengths": count["memory_strengths"]} if count["memory_strengths"] else {}
+            in_block.append({"block": block} | summarise(_part(targets, "in_block", block)) | times | chosen)
         if "next_block" in seconds:
             summary = summarise(_part(targets, "next_block", block))
             next_block.append(

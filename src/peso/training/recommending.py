@@ -1,5 +1,6 @@
 """Recommendations for one user from a finished run: its newest adapter, the user's whole history."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from peso.decoding.trie import build_trie
 from peso.errors import WorkspaceError
 from peso.training.base import load_state, read_base
 from peso.training.materials import load_materials
-from peso.training.memory import SuccessorMemory
+from peso.training.measure import memory_after
+from peso.training.memory import build_memory
 from peso.training.outcome import RESULT
 
 
@@ -50,8 +52,10 @@ def recommend_for_user(workspace: Path, user_id: str, num_items: int, run_id: st
     excluded = [history] if materials.list_rules.excludes_history else None
     memory = None
     if config.memory.use:
+        chosen = memory_after(materials, reader, last_block)
         everything = np.arange(dataset.num_events)
-        memory = SuccessorMemory.of_events(dataset, everything, config.memory).recall([history])
+        counted = build_memory(dataset, everything, materials.semantic_ids.codes, config.memory)
+        memory = replace(counted, strengths=chosen.strengths).recall([history])
     items, scores = recommender.recommend([prompt], trie, excluded, memory)
 
     def named(item: int) -> dict[str, Any]:

@@ -290,22 +290,20 @@ def evaluation_batches(builder: SequenceBuilder, rows: Rows) -> list[np.ndarray]
 
 
 @torch.inference_mode()
-def target_losses(
-    model: PreTrainedModel, likelihood: CodeLikelihood, builder: SequenceBuilder, rows: Rows
-) -> np.ndarray:
-    """-log p(item | history) of each row's single target.
+def code_losses(model: PreTrainedModel, likelihood: CodeLikelihood, builder: SequenceBuilder, rows: Rows) -> np.ndarray:
+    """-log p(code | history, codes before it) of each row's single target.
 
     Returns:
-        float64 [R] in nats, in the order of the rows.
+        float64 [R, M] in nats, in the order of the rows; the sum over M is -log p(item | history).
     """
     model.eval()
-    losses = np.empty(len(rows), dtype=np.float64)
+    losses = np.empty((len(rows), builder.vocabulary.num_levels), dtype=np.float64)
     for chosen in evaluation_batches(builder, rows):
         batch = builder.batch(rows.take(chosen)).to(model.device)
-        losses[chosen] = likelihood.negative_log_likelihood(model, batch).double().sum(1).cpu().numpy()
+        losses[chosen] = likelihood.negative_log_likelihood(model, batch).double().cpu().numpy()
     return losses
 
 
 def mean_loss(model: PreTrainedModel, likelihood: CodeLikelihood, builder: SequenceBuilder, rows: Rows) -> float:
-    """Mean of `target_losses`."""
-    return float(target_losses(model, likelihood, builder, rows).mean())
+    """Mean of -log p(item | history) over each row's single target, in nats."""
+    return float(code_losses(model, likelihood, builder, rows).sum(1).mean())

@@ -1,0 +1,92 @@
+"""Which items stood near which in the users' sequences: counts that new events update without training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peso.data.dataset import Dataset, IntArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """Weighted counts of pairs (item, an item near it in the same user's sequence).
+
+    Attributes:
+        offsets: int64 [N + 1]; the neighbours of item i are `items[offsets[i] : offsets[i + 1]]`.
+        items: int64 [P], ascending within an item.
+        weights: float64 [P], positive.
+    """
+
+    offsets: IntArray
+    items: IntArray
+    weights: FloatArray
+
+    def near(self, history: IntArray, lag_weights: Sequence[float]) -> tuple[IntArray, FloatArray]:
+        """The neighbours of the last items of a history.
+
+        Args:
+            history: int64 [H], oldest first.
+            lag_weights: of the last item, the one before it, and so on.
+
+        Returns:
+            Items, int64 [E], ascending, and their weights, float64 [E]: the sum over lags of lag weight times count.
+        """
+        items, weights = [], []
+        for item, lag_weight in zip(history[::-1], lag_weights, strict=False):
+            start, end = self.offsets[item], self.offsets[item + 1]
+            items.append(self.items[start:end])
+            weights.append(lag_weight * self.weights[start:end])
+        if not items:
+            return np.empty(0, dtype=np.int64), np.empty(0)
+        distinct, place = np.unique(np.concatenate(items), return_inverse=True)
+        return distinct, np.bincount(place, np.concatenate(weights), len(distinct)).astype(np.float64)
+
+
+def events_with_known_earlier(dataset: Dataset, events: IntArray, distance: int) -> IntArray:
+    """The events whose user's event some places before them is among the given events as well.
+
+    Args:
+        dataset: the events.
+        events: event indices, int64, ascending.
+        distance: places, at least 1.
+
+    Returns:
+        int64 [P], ascending; event e and event e - distance are of one user, and both are given.
+    """
+    is_given = np.zeros(dataset.num_events, dtype=bool)
+    is_given[events] = True
+    late = events[events >= distance]
+    is_pair = is_given[late - distance] & (dataset.event_user[late] == dataset.event_user[late - distance])
+    return late[is_pair]
+
+
+def count_neighbours(
+    dataset: Dataset, events: IntArray, distance_weights: Sequence[float], backward: float, decay: float
+) -> Neighbours:
+    """Counts over events; far pairs and old ones weigh less.
+
+    Args:
+        dataset: the events.
+        events: event indices that may be known, int64, ascending.
+        distance_weights: of a pair of neighbouring events, of one with an event between, and so on.
+        backward: weight of an item that came before, relative to one that came after.
+        decay: in (0, 1]: the weight of a pair for each block between its later event and the newest event.
+    """
+    newest = dataset.event_block[events].max(initial=0)
+    keys, weights = [np.empty(0, dtype=np.int64)], [np.empty(0)]
+    for distance, distance_weight in enumerate(distance_weights, start=1):
+        late = events_with_known_earlier(dataset, events, distance)
+        before, after = dataset.event_item[late - distance].astype(np.int64), dataset.event_item[late].astype(np.int64)
+        weight = distance_weight * decay ** (newest - dataset.event_block[late]).astype(np.float64)
+        keys += [before * dataset.num_items + after, after * dataset.num_items + before]
+        weights += [weight, backward * weight]
+    distinct, place = np.unique(np.concatenate(keys), return_inverse=True)
+    counts = np.bincount(place, np.concatenate(weights), len(distinct)).astype(np.float64)
+    distinct, counts = distinct[counts > 0], counts[counts > 0]
+    sources, items = np.divmod(distinct, dataset.num_items)
+    offsets = np.searchsorted(sources, np.arange(dataset.num_items + 1))
+    return Neighbours(offsets.astype(np.int64), items, counts)

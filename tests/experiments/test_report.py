@@ -15,15 +15,13 @@ from peso.config import make_config
 from peso.data.dataset import Dataset
 from peso.data.examples import all_events_of_block, items_seen_in_training, targets_of_block
 from peso.data.list_rules import ListRules
-from peso.data.storage import save_dataset
 from peso.errors import WorkspaceError
 from peso.evaluation.summary import mean_over_blocks, summarise
 from peso.evaluation.tables import list_rows, ranks_in_lists, target_rows
 from peso.experiments.report import write_report
 from peso.experiments.results import group_variants, list_runs, load_results
 from peso.files import write_json
-from peso.semantic_ids.catalogue import build_semantic_ids
-from worlds import LEVEL_SIZES, tiny_codes, tiny_dataset
+from worlds import fill_workspace, tiny_dataset
 
 NASTY = '<script>alert("x")</script>'
 
@@ -34,10 +32,7 @@ def world(folder: Path) -> Dataset:
     dataset = Dataset(
         plain.user_ids, plain.item_ids, titles, plain.event_user, plain.event_item, plain.event_block, 3, "tiny"
     )
-    save_dataset(dataset, folder / "data")
-    ids = build_semantic_ids(dataset, tiny_codes(), LEVEL_SIZES)
-    ids.save(folder / "data" / "semantic_ids", dataset.item_ids)
-    return dataset
+    return fill_workspace(folder, dataset)
 
 
 def write_run(workspace: Path, dataset: Dataset, method: str, seed: int, **overrides: Any) -> dict[str, Any]:

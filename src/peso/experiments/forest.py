@@ -32,11 +32,12 @@ def forest(panels: Sequence[tuple[str, Sequence[Difference]]]) -> str:
     """A panel per measure, a line per comparison; filled where a difference may be claimed.
 
     Args:
-        panels: title and differences, in order; a label that a panel lacks leaves its line empty there.
+        panels: title (lines of up to 34 characters) and differences, in order; a label that a panel lacks leaves its
+            line empty there.
     """
     labels = list(dict.fromkeys(one.label for _, differences in panels for one in differences))
     longest = max((len(label) for label in labels), default=0)
-    size = (2.5 * len(panels) + 0.075 * longest + 0.5, 0.26 * len(labels) + 1.0)
+    size = (2.5 * len(panels) + 0.075 * longest + 0.5, 0.26 * len(labels) + 1.1)
     with plt.rc_context(STYLE):
         figure, all_axes = plt.subplots(
             1, max(1, len(panels)), figsize=size, layout="constrained", squeeze=False, sharey=True
@@ -50,7 +51,7 @@ def forest(panels: Sequence[tuple[str, Sequence[Difference]]]) -> str:
                 face = colour if one.is_claimed else "white"
                 axes.plot(one.difference, place, "o", ms=5, color=colour, markerfacecolor=face)
             axes.set_title(title, loc="left", fontsize=9)
-            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.xaxis.set_major_locator(MaxNLocator(3))
             axes.ticklabel_format(axis="x", useOffset=False, style="plain")
         first = all_axes[0][0]
         first.set_yticks(range(len(labels)), labels)

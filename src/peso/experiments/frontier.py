@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -10,6 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from peso.experiments.drawing import PALETTE, STYLE, as_svg
 
 _SMALLEST_DOT, _LARGEST_DOT = 3.0, 8.5
+_MARKERS = "osD^vP"
+_MOST_TICKS = 6  # more knobs than this get the ticks of a logarithmic axis
 
 
 @dataclass(frozen=True)
@@ -48,18 +51,22 @@ def curves_picture(
         ringed: curve and knob of the points that are ringed in the last panel.
     """
     num_panels = len(panels) + 1
+    knobs = sorted({point.knob for points in curves.values() for point in points})
     with plt.rc_context(STYLE):
         figure, all_axes = plt.subplots(
-            1, num_panels, figsize=(3.1 * num_panels + 1.6, 3.3), layout="constrained", squeeze=False
+            1, num_panels, figsize=(3.1 * num_panels + 2.2, 3.3), layout="constrained", squeeze=False
         )
         for axes, (key, title) in zip(all_axes[0], panels, strict=False):
-            for number, (name, points) in enumerate(curves.items()):
+            for number, points in enumerate(curves.values()):
                 errors = [point.values[key][1] or 0.0 for point in points]
                 axes.errorbar([point.knob for point in points], [point.values[key][0] for point in points], yerr=errors,
-                              capsize=2, marker="o", ms=4, lw=1.4, color=_colour(number), label=name)  # fmt: skip
+                              capsize=2, marker=_marker(number), ms=4, lw=1.4, color=_colour(number))  # fmt: skip
             if reference is not None:
                 axes.axhline(reference[1].values[key][0], color="#444444", ls=":", lw=1.2)
             axes.set_xscale("log")
+            if len(knobs) <= _MOST_TICKS:
+                axes.set_xticks(knobs, [f"{value:g}" for value in knobs])
+                axes.minorticks_off()
             axes.set_xlabel(knob)
             axes.set_title(title, loc="left", fontsize=9)
             axes.ticklabel_format(axis="y", useOffset=False, style="plain")
@@ -78,10 +85,12 @@ def _draw_frontier(
     (x_key, x_title), (y_key, y_title) = frontier
     for number, (name, points) in enumerate(curves.items()):
         places = [(point.values[x_key][0], point.values[y_key][0]) for point in points]
-        axes.plot(*zip(*places, strict=True), lw=1.2, color=_colour(number), label=name, alpha=0.8)
+        look: Any = {"color": _colour(number), "marker": _marker(number), "alpha": 0.75}
+        axes.plot(*zip(*places, strict=True), lw=1.2, color=_colour(number), alpha=0.75)
+        axes.plot([], [], lw=1.2, ms=5, label=name, **look)
         for rank, (point, place) in enumerate(zip(points, places, strict=True)):
             size = _SMALLEST_DOT + (_LARGEST_DOT - _SMALLEST_DOT) * rank / max(1, len(points) - 1)
-            axes.plot(*place, "o", ms=size, color=_colour(number), alpha=0.85)
+            axes.plot(*place, ms=size, markeredgecolor="white", markeredgewidth=0.4, **look)
             if (name, point.knob) in ringed:
                 axes.plot(*place, "o", ms=_LARGEST_DOT + 5, markerfacecolor="none", markeredgecolor=_colour(number))
     if reference is not None:
@@ -91,8 +100,12 @@ def _draw_frontier(
     axes.set_title(y_title, loc="left", fontsize=9)
     axes.margins(0.1)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_locator(MaxNLocator(4))
     axes.ticklabel_format(useOffset=False, style="plain")
+
+
+def _marker(number: int) -> str:
+    return _MARKERS[number % len(_MARKERS)]
 
 
 def _colour(number: int) -> str:

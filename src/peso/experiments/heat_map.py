@@ -15,7 +15,7 @@ class ModelMatrix:
     """One metric of a stream of models.
 
     Attributes:
-        title: method and metric.
+        title: what was measured of which method.
         values: R, float64 [T + 1, T]: row i is the model after block i, column j - 1 the targets of block j.
         digits: after the point.
     """

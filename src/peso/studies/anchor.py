@@ -1,6 +1,8 @@
-"""Is anchoring better than its rivals: smaller steps and weight decay? The best of each family, by validation loss."""
+"""Is anchoring better than its rivals, learning rate and weight decay? The best of each family, by validation loss."""
 
-from peso.config import RunConfig
+from collections.abc import Mapping
+
+from peso.config import DEFAULT_STRENGTHS, RunConfig
 from peso.data.dataset import Dataset
 from peso.experiments.frontier import curves_picture
 from peso.experiments.markdown import Cell
@@ -11,11 +13,13 @@ from peso.studies.measures import DISTANCE, VALID_LOSS, spread_of, spread_text
 from peso.studies.methods_compared import method_arm
 from peso.studies.plan import Arm, Pair, Plan
 from peso.studies.running import Outcome
+from peso.types import ProximalForm
 
+FORM: ProximalForm = "decoupled"
 WEIGHT_DECAYS = (0.01, 0.1, 0.3, 1.0)
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
-ANCHORED = ("anchor", "anchor + weight decay", "anchor + smaller steps")
-RIVALS = ("weight decay", "smaller steps")
+ANCHORED = ("anchor", "anchor + weight decay", "anchor + learning rate")
+RIVALS = ("weight decay", "learning rate")
 """Families without an anchor; they are single evolving LoRA."""
 
 
@@ -28,17 +32,19 @@ def plan_rivals(config: RunConfig, dataset: Dataset) -> Plan:
         arms[name] = Arm(name, arm.overrides)
         curves.setdefault(family, {})[name] = knob
 
-    decoupled = {"form": "decoupled", "strength": None}
+    proximal = config.proximal
+    strength = proximal.strength if proximal.form == FORM else DEFAULT_STRENGTHS[FORM]
+    anchor = {"proximal": {"form": FORM, "strength": strength}}
     for method, prefix in (("single", ""), ("peso", "anchor + ")):
-        proximal = {"proximal": decoupled} if method == "peso" else {}
+        held = anchor if method == "peso" else {}
         for decay in WEIGHT_DECAYS:
-            arm = method_arm(method, training={"weight_decay": decay}, **proximal)
+            arm = method_arm(method, training={"weight_decay": decay}, **held)
             add(f"{prefix}weight decay", decay, f"{method}, weight decay {decay:g}", arm)
         for factor in RATE_FACTORS:
-            arm = method_arm(method, training=scaled_rates(config, factor), **proximal)
-            add(f"{prefix}smaller steps", factor, f"{method}, rate x{factor:g}", arm)
+            arm = method_arm(method, training=scaled_rates(config, factor), **held)
+            add(f"{prefix}learning rate", factor, f"{method}, rate x{factor:g}", arm)
     for strength in STRENGTHS:
-        arm = method_arm("peso", proximal=decoupled | {"strength": strength})
+        arm = method_arm("peso", proximal={"form": FORM, "strength": strength})
         add("anchor", strength, f"peso, strength {strength:g}", arm)
     notes = [
         "The configuration of a family that is compared is the one with the least validation loss, mean over later "
@@ -68,15 +74,25 @@ def present(outcome: Outcome) -> Findings:
         Pair(best[ours], best[theirs], f"best {ours} against the best of each rival")
         for ours in ANCHORED
         for theirs in RIVALS
-        if best[ours] != best[theirs]
     ]
     rows: list[list[Cell]] = [
-        [family, name, *(spread_text(*spread_of(outcome.variants[name], key)) for key in _keys())]
+        [
+            family,
+            name,
+            _is_at_an_end(outcome.plan.curves[family], name),
+            *(spread_text(*spread_of(outcome.variants[name], key)) for key in _keys()),
+        ]
         for family, name in best.items()
     ]
     curves = {family: curve_points(outcome, names, MEASURES) for family, names in outcome.plan.curves.items()}
     ringed = [(family, outcome.plan.curves[family][name]) for family, name in best.items()]
-    headings = ["family", "chosen by validation loss", "validation loss", *(measure.label for measure in MEASURES)]
+    headings = [
+        "family",
+        "chosen by validation loss",
+        "at an end of its grid",
+        "validation loss",
+        *(measure.label for measure in MEASURES),
+    ]
     return Findings(
         [
             Table("The best of each family", headings, rows),
@@ -92,6 +108,10 @@ def present(outcome: Outcome) -> Findings:
 
 def _keys() -> list[str]:
     return [VALID_LOSS, *(measure.key for measure in MEASURES)]
+
+
+def _is_at_an_end(names: Mapping[str, float], name: str) -> str:
+    return "yes" if name in (next(iter(names)), next(reversed(list(names)))) else "no"
 
 
 ANCHOR = Study("anchor", "Is an anchor better than what else keeps an adapter near its past?", plan_rivals, present)

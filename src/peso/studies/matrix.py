@@ -20,7 +20,7 @@ from peso.studies.running import Outcome
 
 METHODS = ("single", "peso")
 LIKELIHOOD, NDCG = Measure("any_block", "log_likelihood"), Measure("any_block", "ndcg@10")
-DIGITS = {LIKELIHOOD: 2, NDCG: 4}
+DIGITS, TITLES = {LIKELIHOOD: 2, NDCG: 4}, {LIKELIHOOD: "log-likelihood (nats)", NDCG: NDCG.label}
 SIDES = {
     "backward": ("last model", "model of the block"),
     "forward": ("model of the block before", "base"),
@@ -61,11 +61,11 @@ def present(outcome: Outcome) -> Findings:
         for name, frames in targets.items():
             matrices = [matrix_of(frame, measure.metric) for frame in frames]
             transfers = [transfer(matrix) for matrix in matrices]
-            line.append(ModelMatrix(f"{name}: {measure.metric}", np.mean(matrices, axis=0), DIGITS[measure]))
+            line.append(ModelMatrix(f"{name}: {TITLES[measure]}", np.mean(matrices, axis=0), DIGITS[measure]))
             summary = {
                 kind: [getattr(one, kind) for one in transfers] for kind in ("forgetting", "backward", "forward")
             }
-            rows.append([name, measure.metric, *(spread_text(*spread(values)) for values in summary.values())])
+            rows.append([name, TITLES[measure], *(spread_text(*spread(values)) for values in summary.values())])
             facts[f"{name}, {measure.metric}"] = summary | {"matrices": [matrix.tolist() for matrix in matrices]}
         pictures.append(line)
     joined = {name: pl.concat(frames) for name, frames in targets.items()}

@@ -95,10 +95,10 @@ def spread_of(variant: Variant, key: str) -> tuple[float | None, float | None]:
 
 def spread_text(mean: float | None, deviation: float | None) -> str:
     """Such as "0.0252 ± 0.0007"; "-" where there is no mean."""
-    if mean is None or deviation is None:
+    if mean is None:
         return cell_text(mean)
     digits = 4 if abs(mean) < 1 else 3
-    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+    return f"{mean:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
 
 
 def _mean(values: Sequence[float]) -> float | None:

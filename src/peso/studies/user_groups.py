@@ -31,16 +31,15 @@ def present(outcome: Outcome) -> Findings:
         title = f"{group.capitalize()} users ({', '.join(map(str, counts))} test targets in blocks 1 and later)"
         tables.append(Table(title, ["", *(measure.label for measure in MEASURES)], rows))
         tests += run_tests(outcome.variants, outcome.plan.pairs, MEASURES, group)
-        seeds = [run.result["seed"] for run in outcome.variants["single"].runs]
         facts[group] = {
-            name: [{"seed": seed} | one for seed, one in zip(seeds, runs, strict=False)]
-            for name, runs in numbers.items()
+            name: [{"seed": run.result["seed"]} | one for run, one in zip(variant.runs, numbers[name], strict=True)]
+            for name, variant in outcome.variants.items()
         }
     shown = [test for test in tests if test.group != "returning" and test.measure in (NDCG, NEXT_BLOCK)]
     return Findings(
         tables,
         tests,
-        forest_of(shown, lambda test: test.pair.ours, lambda test: f"{test.group}: {test.measure.label}"),
+        forest_of(shown, lambda test: test.pair.ours, lambda test: f"{test.group} users\n{test.measure.label}"),
         "Difference to single among dormant and new users; filled where it may be claimed after correction.",
         {"groups": facts},
     )

@@ -15,6 +15,7 @@ from peso.data.list_rules import ListRules
 from peso.data.sources.peso_release import read_peso_release
 from peso.data.storage import load_dataset, save_dataset
 from peso.experiments.comparisons import make_claims
+from peso.experiments.markdown import cell_text, markdown_table
 from peso.experiments.plots import metric_per_block
 from peso.experiments.report import write_report
 from peso.experiments.results import Variant, group_variants, load_results
@@ -27,7 +28,7 @@ RELEASES = {
     "video-games": "Video_Games_cl_0.6_0_5_3_0",
     "cds": "CDs_and_Vinyl_cl_0.6_0_5_3_0",
 }
-METHODS = (("frozen", False), ("single", False), ("peso", False), ("peso", True))
+METHODS = tuple((method, with_memory) for with_memory in (False, True) for method in ("frozen", "single", "peso"))
 """Method, and whether a memory of counts is beside it."""
 LISTS: dict[str, tuple[CatalogueName, RepeatsName]] = {
     "released": ("all", "allowed"),
@@ -97,22 +98,15 @@ def _write_tables(release: str, workspace: Path, results: Path) -> None:
         claims = [claim.sentence + f" ({claim.protocol}, {claim.comparison.metric})" for claim in make_claims(variants)]
         sections[name] = {"methods": rows, "claims": claims}
         columns = [*METRICS, "next_block_log_likelihood", "update_seconds", "test_seconds", "peak_gb"]
-        lines += [f"## Lists: {name}", "", "| method | seeds | " + " | ".join(columns) + " |"]
-        lines += ["|---" * (len(columns) + 2) + "|"]
-        lines += [
-            f"| {row['method']} | {row['seeds']} | " + " | ".join(_cell(row[c]) for c in columns) + " |" for row in rows
+        lines += [f"## Lists: {name}", ""]
+        table = [[row["method"], row["seeds"], *(row[column] for column in columns)] for row in rows]
+        lines += markdown_table(["method", "seeds", *columns], table)
+        lines += ["", "NDCG@10 per block (mean over seeds) and per seed:", ""]
+        table = [
+            [row["method"], *row["ndcg@10_per_block"], ", ".join(map(cell_text, row["ndcg@10_per_seed"]))]
+            for row in rows
         ]
-        lines += [
-            "",
-            "NDCG@10 per block (mean over seeds) and per seed:",
-            "",
-            "| method | block 1 | 2 | 3 | 4 | seeds |",
-        ]
-        lines += ["|---" * 6 + "|"]
-        for row in rows:
-            per_block = " | ".join(_cell(value) for value in row["ndcg@10_per_block"])
-            per_seed = ", ".join(_cell(value) for value in row["ndcg@10_per_seed"])
-            lines.append(f"| {row['method']} | {per_block} | {per_seed} |")
+        lines += markdown_table(["method", "block 1", "2", "3", "4", "seeds"], table)
         lines += ["", *[f"- {claim}" for claim in claims], ""]
     models = [record.result for record in records if record.result["base"]]
     checks = {
@@ -151,16 +145,6 @@ def _row(variant: Variant) -> dict[str, Any]:
         ],
         "ndcg@10_per_seed": [result["mean"]["ndcg@10"] for result in results],
     }
-
-
-def _cell(value: float | int | None) -> str:
-    return (
-        "-"
-        if value is None
-        else f"{value:.4f}"
-        if isinstance(value, float) and abs(value) < 1
-        else str(round(value, 3))
-    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
 """Small data sets, catalogues and models that tests share."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from peso.config import BackboneConfig
 from peso.data.dataset import Dataset, IntArray
+from peso.data.storage import save_dataset
 from peso.lm.backbone import build_backbone
 from peso.lm.sequences import SequenceBuilder
 from peso.lm.templates import build_template
 from peso.lm.vocabulary import Vocabulary, build_vocabulary
+from peso.semantic_ids.catalogue import build_semantic_ids
 from peso.types import TemplateName
 
 LEVEL_SIZES = (4, 5, 6)
@@ -47,6 +51,14 @@ def tiny_codes(num_items: int = 40, level_sizes: tuple[int, ...] = LEVEL_SIZES, 
     space = int(np.prod(level_sizes))
     chosen = np.random.default_rng(seed).permutation(space)[:num_items]
     return np.stack(np.unravel_index(chosen, level_sizes), axis=1).astype(np.int64)
+
+
+def fill_workspace(folder: Path, dataset: Dataset) -> Dataset:
+    """Writes a data set and random codes for its 40 items into a workspace."""
+    save_dataset(dataset, folder / "data")
+    ids = build_semantic_ids(dataset, tiny_codes(), LEVEL_SIZES)
+    ids.save(folder / "data" / "semantic_ids", dataset.item_ids)
+    return dataset
 
 
 def tiny_backbone(

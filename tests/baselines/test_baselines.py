@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from peso.baselines.neighbours import NeighbourCounts
 from peso.baselines.popularity import PopularInBlock, PopularSoFar
 from peso.baselines.run import BASELINES, run_baselines
 from peso.baselines.successor import Successor
@@ -17,7 +18,7 @@ from peso.files import read_json
 from worlds import tiny_dataset
 
 KNOWN = ListRules("known", excludes_history=False)
-NAMES = ("popular", "popular_in_block", "successor")
+NAMES = ("popular", "popular_in_block", "successor", "neighbours")
 
 
 def by_hand() -> Dataset:
@@ -44,6 +45,25 @@ def test_lists_by_hand() -> None:
     assert lists[1].tolist() == [8, 4, 1, 0]
     without = Successor(dataset, 1, np.setdiff1d(everything, [8])).lists(targets, 4)
     assert without[1].tolist() == [4, 1, 0, 2]
+
+
+def test_neighbours_by_hand() -> None:
+    """User b ended block 0 with 0 1 7 8; of what is known, 0 1 2 3 and 9 0 2 3 stand near them."""
+    dataset = by_hand()
+    targets = targets_of_block(dataset, 1, "test")
+    lists = NeighbourCounts(dataset, 1, np.arange(10)).lists(targets, 10)
+    counts = np.zeros((10, 10))
+    for known in ([0, 1, 2, 3, 4, 1], [0, 1, 7, 8], [9, 0, 2, 3, 4, 8]):
+        for late in range(len(known)):
+            for distance, weight in enumerate((1.0, 0.7, 0.5, 0.35, 0.25), start=1):
+                if distance <= late:
+                    counts[known[late - distance], known[late]] += weight
+                    counts[known[late], known[late - distance]] += weight / 2
+    for listed, history in zip(lists, ([0, 1, 2, 3, 4, 1, 5], [9, 0, 2, 3, 4, 8, 7]), strict=True):
+        weights = sum(w * counts[item] for w, item in zip((1.0, 0.7, 0.5, 0.35, 0.25), history[::-1], strict=False))
+        found = listed[: int((weights > 0).sum())]
+        assert np.all(np.diff(weights[found]) <= 1e-12) and np.all(weights[found] > 0)
+        assert len(set(listed[listed >= 0].tolist())) == int((listed >= 0).sum())
 
 
 @pytest.mark.parametrize("baseline", BASELINES)
@@ -119,8 +139,9 @@ def test_real_release(shared_data: Path, tmp_path: Path) -> None:
     imported = read_peso_release(shared_data / "peso-release" / "Video_Games_cl_0.6_0_5_3_0")
     rules = ListRules("all", excludes_history=False)
     results = [read_json(f / "result.json", "result") for f in run_baselines(imported.dataset, tmp_path, rules)]
-    popular, in_block, successor = (result["mean"]["ndcg@10"] for result in results)
+    popular, in_block, successor, neighbours = (result["mean"]["ndcg@10"] for result in results)
     assert popular == pytest.approx(0.0130, abs=0.0002)
     assert in_block == pytest.approx(0.0162, abs=0.0002)
     assert successor == pytest.approx(0.0279, abs=0.0002)
+    assert neighbours == pytest.approx(0.0408, abs=0.0003)
     assert [block["num_targets"] for block in results[0]["blocks"]] == [1035, 1091, 1949, 1791]

@@ -60,7 +60,7 @@ def test_the_main_job(workspace: Path, run_id: str) -> None:
     page = Path(output_of("report", "--workspace", workspace)["report"])
     assert page.stat().st_size > 50_000
     assert {row["method"] for row in output_of("runs", "--workspace", workspace)} == {
-        "peso", "popular", "popular_in_block", "successor",
+        "neighbours", "peso", "popular", "popular_in_block", "successor",
     }  # fmt: skip
     assert run_id in peso("runs", "--workspace", workspace).stdout
 
@@ -71,7 +71,7 @@ def test_help_loads_no_model_library() -> None:
     code += "assert not {'torch', 'transformers', 'polars', 'matplotlib'} & set(sys.modules), 'slow import'"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("import", "simulate", "run", "runs", "baselines", "report", "recommend"):
+    for command in ("import", "simulate", "run", "runs", "baselines", "report", "study", "recommend"):
         assert command in done.stdout
 
 
@@ -116,6 +116,17 @@ def test_wrong_workspaces(workspace: Path, tmp_path: Path) -> None:
     assert_one_sentence(done, "holds another data set")
     same = peso("simulate", "--workspace", workspace, "--users", "60", "--items", "150", "--blocks", "3")
     assert same.returncode == 0
+
+
+def test_wrong_studies(workspace: Path, tmp_path: Path) -> None:
+    study = ("study", "-w", workspace, "--results", tmp_path / "results")
+    assert_one_sentence(peso(*study, "table9"), "no study 'table9'", "table1, table2", "capacity, drift")
+    assert_one_sentence(peso(*study, "table2", "--seeds", "0"), "--seeds 0", "at least one seed")
+    assert_one_sentence(peso(*study, "table2", "--config", tmp_path / "no.toml"), "no.toml does not exist")
+    (tmp_path / "file").write_text("")
+    assert_one_sentence(peso("study", "table2", "-w", workspace, "--results", tmp_path / "file"), "check --results")
+    assert_one_sentence(peso("study", "table2", "-w", tmp_path / "empty"), "holds no data")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 def test_wrong_imports_leave_nothing_behind(tmp_path: Path) -> None:

@@ -103,3 +103,10 @@ def test_too_few_items_are_refused() -> None:
 def test_the_smallest_worlds_are_possible() -> None:
     for seed in range(3):
         simulate(SimulationSettings(num_users=10, num_items=120, num_blocks=2, seed=seed))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.6])
+def test_the_share_of_dormant_users_is_what_was_asked_for(share: float) -> None:
+    kinds = simulate(SETTINGS.model_copy(update={"num_users": 1000, "dormant_share": share})).user_kinds
+    assert (kinds == "dormant").mean() == pytest.approx(share, abs=0.05)
+    assert (kinds == "steady").mean() == pytest.approx((1 - share) * 0.35 / 0.8, abs=0.06)

@@ -3,9 +3,11 @@
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from peso.errors import DataError
-from peso.evaluation.significance import block_means, paired_bootstrap
+from peso.evaluation.significance import block_means, holm, paired_bootstrap
 
 
 def frame(values: np.ndarray, seeds: list[int | None]) -> pl.DataFrame:
@@ -95,3 +97,21 @@ def test_unlike_sides_are_refused() -> None:
         paired_bootstrap(frame(values, [0]), frame(values, [1]), "log_likelihood", 10)
     with pytest.raises(DataError, match="occurs twice"):
         block_means(pl.concat([frame(values, [0])] * 2), "log_likelihood", 10)
+
+
+def test_holm_by_hand() -> None:
+    # Sorted: 0.01 x 4, 0.02 x 3, 0.03 x 2 lifted to the one before, 0.4 x 1.
+    assert holm([0.03, 0.01, 0.4, 0.02]) == pytest.approx([0.06, 0.04, 0.4, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([0.04]) == [0.04]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_never_lowers_a_p_value_and_keeps_their_order(p_values: list[float]) -> None:
+    corrected = holm(p_values)
+    assert all(raw <= new <= 1 for raw, new in zip(p_values, corrected, strict=True))
+    assert corrected[int(np.argmin(p_values))] == pytest.approx(min(1.0, len(p_values) * min(p_values)))
+    for one in range(len(p_values)):
+        for other in range(len(p_values)):
+            assert p_values[one] > p_values[other] or corrected[one] <= corrected[other]

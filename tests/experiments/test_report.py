@@ -15,15 +15,13 @@ from peso.config import make_config
 from peso.data.dataset import Dataset
 from peso.data.examples import all_events_of_block, items_seen_in_training, targets_of_block
 from peso.data.list_rules import ListRules
-from peso.data.storage import save_dataset
 from peso.errors import WorkspaceError
 from peso.evaluation.summary import mean_over_blocks, summarise
 from peso.evaluation.tables import list_rows, ranks_in_lists, target_rows
 from peso.experiments.report import write_report
 from peso.experiments.results import group_variants, list_runs, load_results
 from peso.files import write_json
-from peso.semantic_ids.catalogue import build_semantic_ids
-from worlds import LEVEL_SIZES, tiny_codes, tiny_dataset
+from worlds import fill_workspace, tiny_dataset
 
 NASTY = '<script>alert("x")</script>'
 
@@ -34,10 +32,7 @@ def world(folder: Path) -> Dataset:
     dataset = Dataset(
         plain.user_ids, plain.item_ids, titles, plain.event_user, plain.event_item, plain.event_block, 3, "tiny"
     )
-    save_dataset(dataset, folder / "data")
-    ids = build_semantic_ids(dataset, tiny_codes(), LEVEL_SIZES)
-    ids.save(folder / "data" / "semantic_ids", dataset.item_ids)
-    return dataset
+    return fill_workspace(folder, dataset)
 
 
 def write_run(workspace: Path, dataset: Dataset, method: str, seed: int, **overrides: Any) -> dict[str, Any]:
@@ -67,6 +62,7 @@ def write_run(workspace: Path, dataset: Dataset, method: str, seed: int, **overr
             if is_own:
                 lists.append(list_rows(dataset, model_block, events, listed, random.random(listed.shape)))
     ratio = 0.1 if method == "peso" else None
+    plain = {"method": method, "seed": seed, "memory": {"use": False}}
     epoch = {"train_loss": 5.0, "valid_loss": 6.0, "gradient_ratio": ratio, "seconds": 1.0, "selected": True}
     result = {
         "run_id": folder.name, "method": method, "seed": seed, "lists": "known, repeats allowed", "beam_width": 50,
@@ -74,7 +70,7 @@ def write_run(workspace: Path, dataset: Dataset, method: str, seed: int, **overr
         "blocks": blocks, "next_block": following, "invalid_items": 0, "duplicate_items": 0,
         "base": {"id": "b", "reused": False, "seconds": 10.0, "num_parameters": 100},
         "adapter_bytes": 1000, "peak_rss_bytes": 10**9, "versions": {"python": "3"}, "data_fingerprint": "f" * 64,
-        "config": make_config(None, {"method": method, "seed": seed} | overrides).model_dump(mode="json"),
+        "config": make_config(None, plain | overrides).model_dump(mode="json"),
         "training": [{"block": block, "epoch": 1, **epoch} for block in range(3)],
         "movement": [] if method == "frozen" else [
             {"block": block, "group": group, "distance": 1.0, "anchor_norm": 2.0}

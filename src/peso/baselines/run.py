@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from peso.baselines.base import Baseline
+from peso.baselines.neighbours import NeighbourCounts
 from peso.baselines.popularity import PopularInBlock, PopularSoFar
 from peso.baselines.successor import Successor
 from peso.data.dataset import Dataset, IntArray
@@ -18,7 +19,7 @@ from peso.evaluation.summary import mean_over_blocks, summarise
 from peso.evaluation.tables import list_rows, ranks_in_lists, target_rows
 from peso.files import atomic_directory, read_json, write_json
 
-BASELINES: tuple[type[Baseline], ...] = (PopularSoFar, PopularInBlock, Successor)
+BASELINES: tuple[type[Baseline], ...] = (PopularSoFar, PopularInBlock, Successor, NeighbourCounts)
 LIST_LENGTH = 10
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from peso.cli import importing, recommending, running
+from peso.cli import importing, recommending, running, studying
 from peso.errors import PesoError
 
 USER_ERROR_EXIT_CODE = 2
@@ -24,6 +24,7 @@ app.command("run")(running.run)
 app.command("runs")(running.runs)
 app.command("baselines")(running.baselines)
 app.command("report")(running.report)
+app.command("study")(studying.study)
 app.command("recommend")(recommending.recommend)
 
 

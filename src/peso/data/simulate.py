@@ -22,7 +22,8 @@ FloatArray = NDArray[np.float64]
 USER_KINDS = ("steady", "dormant", "early", "new")
 """Active in every block; in block 0 and again in the last two; in the first blocks only; from a later block on."""
 
-_KIND_SHARES = (0.35, 0.2, 0.25, 0.2)
+_SHARES_OF_OTHERS = {"steady": 0.35, "early": 0.25, "new": 0.2}
+"""How the users who are not dormant are split, in parts of their sum."""
 
 
 class SimulationSettings(BaseModel):
@@ -40,6 +41,8 @@ class SimulationSettings(BaseModel):
     """Decides everything."""
     lasting_share: float = Field(0.5, ge=0, le=1)
     """Weight of the lasting part of a taste; the rest drifts."""
+    dormant_share: float = Field(0.2, ge=0, le=1)
+    """Share of the users who are absent between block 0 and the last two; the other kinds keep their proportions."""
     drift: float = Field(0.8, ge=0)
     """Standard deviation of a drifting taste's step from block to block (in log-odds per genre)."""
     continuation: float = Field(0.55, ge=0, le=1)
@@ -111,7 +114,7 @@ def simulate(settings: SimulationSettings) -> SimulatedWorld:
     """
     random = np.random.default_rng(settings.seed)
     items = make_items(settings.num_items, settings.num_blocks, settings.later_item_share, random)
-    kinds = random.choice(len(USER_KINDS), size=settings.num_users, p=_KIND_SHARES)
+    kinds = random.choice(len(USER_KINDS), size=settings.num_users, p=_kind_shares(settings.dormant_share))
     active = _activity(kinds, settings.num_blocks, random)
     lasting = random.dirichlet(np.full(items.num_genres, 0.3), size=settings.num_users)
     drifting = _drifting_tastes(settings, items.num_genres, random)
@@ -147,6 +150,12 @@ def simulate(settings: SimulationSettings) -> SimulatedWorld:
     )
     kind_names = np.asarray(USER_KINDS)[kinds]
     return SimulatedWorld(dataset, items.codes, items.level_sizes, kind_names, lasting, drifting, items)
+
+
+def _kind_shares(dormant_share: float) -> list[float]:
+    """The chance of each kind, in the order of `USER_KINDS`."""
+    scale = (1 - dormant_share) / sum(_SHARES_OF_OTHERS.values())
+    return [dormant_share if kind == "dormant" else scale * _SHARES_OF_OTHERS[kind] for kind in USER_KINDS]
 
 
 def _activity(kinds: IntArray, num_blocks: int, random: np.random.Generator) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ the seeds' part is Student's t with S - 1 degrees of freedom, exact for normal d
 Array legend: T targets of one seed, S seeds, U users, B blocks, R resamples.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -177,6 +178,28 @@ def block_means(targets: pl.DataFrame, metric: str, num_resamples: int = 2000, s
         BlockMean(block, float(mean), *_interval(column), num_targets)
         for block, mean, column, num_targets in zip(blocks, means, resampled.T, counts, strict=True)
     ]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values of a family of tests, corrected so that the chance of any false claim among them stays below the level.
+
+    Formula: with the m values sorted, p_(1) <= ... <= p_(m), the corrected p_(i) is the largest of
+    min(1, (m - j + 1) p_(j)) over j <= i. It holds however the tests depend on each other.
+
+    Args:
+        p_values: of every test of the family, in [0, 1].
+
+    Returns:
+        The corrected values in the order given: never below the raw ones, and in the same order of size.
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6(2),
+    1979.
+    """
+    order = np.argsort(p_values, kind="stable")
+    factors = len(p_values) - np.arange(len(p_values))
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(factors * np.asarray(p_values, dtype=np.float64)[order]))
+    return [float(value) for value in corrected]
 
 
 def _repeated(rows: pl.DataFrame, seeds: list[int | None]) -> pl.DataFrame:

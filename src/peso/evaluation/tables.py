@@ -39,7 +39,7 @@ def target_rows(
     Args:
         dataset: the events.
         events: int64 [T], event index of each target.
-        protocol: "in_block" (the model has trained on the targets' block) or "next_block".
+        protocol: "in_block" (the model has trained on the targets' block last), "next_block" or "any_block".
         model_block: the last block that the model has trained on.
         ranks: int64 [T], 0 = not in the list; None where no lists were made.
         log_likelihoods: float64 [T] in nats; None for a rival that has no likelihood.

@@ -31,7 +31,7 @@ class Claim:
 
 
 def make_claims(variants: Sequence[Variant]) -> list[Claim]:
-    """Every updated method against frozen and the successor counts, and every other one against single.
+    """Every updated method against frozen and the counts, and every other one against single.
 
     In-block claims are about NDCG@10, next-block claims about the log-likelihood, which has the power to tell methods
     apart that differ little. Pairs that were not measured on the same targets and seeds are left out.
@@ -41,7 +41,9 @@ def make_claims(variants: Sequence[Variant]) -> list[Claim]:
         if ours.is_rival or ours.method == "frozen":
             continue
         for theirs in variants:
-            is_wanted = theirs.method in ("frozen", "successor") or (theirs.method == "single" != ours.method)
+            is_wanted = theirs.method in ("frozen", "successor", "neighbours") or (
+                theirs.method == "single" != ours.method
+            )
             if not is_wanted or theirs.lists != ours.lists:
                 continue
             for protocol, metric in (("in_block", "ndcg@10"), ("next_block", "log_likelihood")):
@@ -60,16 +62,25 @@ def _claim(ours: Variant, theirs: Variant, protocol: str, metric: str) -> Claim 
         comparison = paired_bootstrap(*frames, metric, NUM_RESAMPLES)
     except DataError:  # other seeds, or a metric that one side lacks: nothing to compare
         return None
-    return Claim(ours.name, theirs.name, protocol, comparison, _sentence(ours.name, theirs.name, comparison))
+    return Claim(ours.name, theirs.name, protocol, comparison, sentence_of(ours.name, theirs.name, comparison))
 
 
-def _sentence(ours: str, theirs: str, comparison: Comparison) -> str:
+def sentence_of(ours: str, theirs: str, comparison: Comparison, corrected: float | None = None) -> str:
+    """What a comparison allows to be said, in words and numbers.
+
+    Args:
+        ours: name of the one side.
+        theirs: name of the other side.
+        comparison: the numbers.
+        corrected: the p-value after a correction for several tests, which then decides; None if there is just one.
+    """
+    p_value = comparison.p_value if corrected is None else corrected
     unit = " nats" if comparison.metric == "log_likelihood" else ""
     numbers = (
         f"{comparison.ours:.4f} against {comparison.theirs:.4f}{unit}, difference {comparison.difference:+.4f} "
         f"[{comparison.low:+.4f}, {comparison.high:+.4f}], p = {comparison.p_value:.4f}"
-    )
-    if comparison.p_value >= ALPHA:
+    ) + ("" if corrected is None else f", corrected {corrected:.4f}")
+    if p_value >= ALPHA:
         return f"Between {ours} and {theirs} no difference can be claimed ({numbers})."
     verb = "is better than" if comparison.difference > 0 else "is worse than"
     return f"{ours} {verb} {theirs} ({numbers})."

@@ -1,21 +1,16 @@
 """Pictures of a workspace's results, as SVG text that stands inside a page."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
-
-import matplotlib
-
-matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from peso.evaluation.groups import USER_GROUPS
 from peso.evaluation.significance import BlockMean, block_means
+from peso.experiments.drawing import STYLE, as_svg
 from peso.experiments.results import Variant
 
 NUM_RESAMPLES = 1000
@@ -23,26 +18,17 @@ _COLOURS = {
     "popular": "#8c8c8c",
     "popular_in_block": "#b5a642",
     "successor": "#cc79a7",
+    "neighbours": "#d55e00",
     "frozen": "#56b4e9",
     "single": "#e69f00",
     "peso": "#0072b2",
 }
 _DASHES = ("-", "--", ":", "-.")
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "svg.hashsalt": "peso",
-    "figure.facecolor": "white",
-}
 
 
 def metric_per_block(variants: Sequence[Variant], metric: str, protocol: str, title: str) -> str:
     """A line per variant over later blocks with 95 % intervals."""
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(5.6, 3.2), layout="constrained")
         for number, (variant, means) in enumerate(_means(variants, metric, protocol)):
             blocks = np.array([mean.block for mean in means if mean.block is not None], dtype=float)
@@ -57,14 +43,14 @@ def metric_per_block(variants: Sequence[Variant], metric: str, protocol: str, ti
         axes.set_ylabel(metric + (" (nats)" if metric == "log_likelihood" else ""))
         axes.set_title(title, loc="left")
         _legend(axes)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def metric_by_group(variants: Sequence[Variant], metric: str) -> str:
     """Bars per user group and per kind of item: who gains from updating, who loses."""
     labels = [*USER_GROUPS, "known item", "new item"]
     filters = [pl.col("group") == group for group in USER_GROUPS] + [~pl.col("is_new_item"), pl.col("is_new_item")]
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
         width = 0.8 / max(1, len(variants))
         for number, variant in enumerate(variants):
@@ -83,12 +69,12 @@ def metric_by_group(variants: Sequence[Variant], metric: str) -> str:
         axes.set_ylabel(metric)
         axes.set_title("By user group and by novelty of the item, blocks 1 and later", loc="left")
         _legend(axes)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def gradient_ratio(variants: Sequence[Variant]) -> str | None:
     """The part of the proximal term in a step relative to the cross-entropy's, epoch by epoch; None without one."""
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(5.6, 3.0), layout="constrained")
         is_empty = True
         for variant in variants:
@@ -106,7 +92,7 @@ def gradient_ratio(variants: Sequence[Variant]) -> str | None:
         axes.set_ylabel("anchor / cross-entropy")
         axes.set_title("The anchor's part of a step, over the loss's", loc="left")
         _legend(axes)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def movement(variants: Sequence[Variant]) -> str | None:
@@ -115,7 +101,7 @@ def movement(variants: Sequence[Variant]) -> str | None:
     if not moving:
         return None
     tables = [_movement_by_layer(variant.runs[0].result["movement"]) for variant in moving]
-    with plt.rc_context(_STYLE | {"axes.grid": False}):
+    with plt.rc_context(STYLE | {"axes.grid": False}):
         figure, all_axes = plt.subplots(
             1, len(moving), figsize=(3.6 * len(moving) + 0.6, 3.2), layout="constrained", squeeze=False
         )
@@ -127,14 +113,14 @@ def movement(variants: Sequence[Variant]) -> str | None:
             axes.set_xlabel("block")
             axes.set_title(variant.name, loc="left")
         figure.colorbar(image, ax=all_axes[0].tolist(), label="distance moved (L2)")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def loss_curves(variants: Sequence[Variant]) -> str:
     """Training and validation loss per epoch, a panel per block; the kept epoch is marked."""
     rows_of = {variant.name: _training(variant) for variant in variants}
     blocks = sorted({row["block"] for rows in rows_of.values() for row in rows})
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, all_axes = plt.subplots(
             1, max(1, len(blocks)), figsize=(2.3 * max(1, len(blocks)) + 0.5, 2.6), layout="constrained", squeeze=False
         )
@@ -152,7 +138,7 @@ def loss_curves(variants: Sequence[Variant]) -> str:
             axes.set_title("block 0 (base)" if block == 0 else f"block {block}", loc="left")
             axes.set_xlabel("epoch")
         all_axes[0][0].set_ylabel("nats per target")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _means(variants: Sequence[Variant], metric: str, protocol: str) -> list[tuple[Variant, list[BlockMean]]]:
@@ -212,11 +198,3 @@ def _hatch(variant: Variant, variants: Sequence[Variant]) -> str:
 def _legend(axes: Axes) -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    plt.close(figure)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]

@@ -110,7 +110,7 @@ def group_variants(records: Sequence[RunRecord]) -> list[Variant]:
         name = f"{key[0]} ({label})" if label else key[0]
         runs = sorted(runs, key=lambda run: (run.result["seed"] is None, run.result["seed"]))
         variants.append(Variant(name, runs[0].result["method"], key[1], runs))
-    order = ["popular", "popular_in_block", "successor", "frozen", "single", "peso"]
+    order = ["popular", "popular_in_block", "successor", "neighbours", "frozen", "single", "peso"]
     return sorted(variants, key=lambda v: (order.index(v.method) if v.method in order else len(order), v.name))
 
 

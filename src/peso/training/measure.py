@@ -57,6 +57,15 @@ def measure_next_block(materials: Materials, reader: Reader, model_block: int) -
     return _measure(materials, reader, "next_block", model_block, model_block + 1, targets)
 
 
+def measure_any_block(materials: Materials, reader: Reader, model_block: int, block: int) -> Measurement:
+    """The test targets of any block, with the model after any other: what is forgotten and what is carried over.
+
+    A later model has met an earlier block's test items in its histories, and never as what it had to answer.
+    """
+    targets = targets_of_block(materials.dataset, block, "test")
+    return _measure(materials, reader, "any_block", model_block, block, targets)
+
+
 def _measure(
     materials: Materials, reader: Reader, protocol: str, model_block: int, block: int, targets: IntArray
 ) -> Measurement:
@@ -70,7 +79,7 @@ def _measure(
     else:
         histories = items_taken_before(dataset, targets)
         log_likelihoods = memory.log_likelihoods(histories, dataset.event_item[targets], by_code)
-    is_listed = protocol == "in_block" or config.evaluation.next_block == "ranks"
+    is_listed = protocol != "next_block" or config.evaluation.next_block == "ranks"
     lists = np.empty((len(targets), 0), dtype=np.int64)
     num_invalid = num_duplicates = 0
     recommendations = None

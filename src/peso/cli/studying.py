@@ -1,0 +1,38 @@
+"""`peso study`: a question answered by many runs, in three files."""
+
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from peso.cli.options import JsonOption, WorkspaceOption, print_json, show_progress
+from peso.types import StudyName
+
+RESULTS = Path("docs/results/studies")
+
+
+def study(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(get_args(StudyName))}.", show_default=False)],
+    workspace: WorkspaceOption,
+    seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ... of every configuration; at least 1.")] = 3,
+    results: Annotated[
+        Path | None,
+        typer.Option(help=f"Folder for JSON, Markdown and SVG.  [default: {RESULTS}/<workspace name>]"),
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file under every configuration.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Run a study's missing runs, compare them with paired tests, and write what may be claimed."""
+    from peso.studies.request import check_request
+
+    check_request(name, seeds)
+    show_progress()
+
+    from peso.studies.registry import run_study
+
+    folder = results or RESULTS / workspace.resolve().name
+    record = run_study(name, workspace, seeds, folder, config)
+    if json:
+        print_json(record)
+    else:
+        typer.echo(str(folder / f"{name}.md"))

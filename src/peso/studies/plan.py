@@ -1,0 +1,64 @@
+"""A study as data: which configurations are run, which are compared, and in which world."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from peso.config import RunConfig
+from peso.data.dataset import Dataset
+from peso.data.simulate import SimulationSettings
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One configuration, run with every seed.
+
+    Attributes:
+        name: unique within the study; what tables call it.
+        overrides: nested values that win over the study's base configuration.
+        world: name of the simulated world it runs in; empty for the workspace's own data.
+    """
+
+    name: str
+    overrides: dict[str, Any]
+    world: str = ""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two arms (or rivals without a network) that are compared on the same targets.
+
+    Attributes:
+        ours: name of the one.
+        theirs: name of the other.
+        family: what the comparison belongs to; the p-values of a family are corrected together.
+    """
+
+    ours: str
+    theirs: str
+    family: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study runs and compares.
+
+    Attributes:
+        arms: at least one.
+        pairs: comparisons that are fixed before any result is seen.
+        curves: name of a curve -> arm -> the value that varies along it, ascending.
+        has_rivals: whether the rivals without a network are measured beside the arms.
+        worlds: settings of the simulated worlds that arms name.
+        notes: what a reader must know to read the numbers, a sentence each.
+    """
+
+    arms: Sequence[Arm]
+    pairs: Sequence[Pair] = ()
+    curves: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    has_rivals: bool = False
+    worlds: Mapping[str, SimulationSettings] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+Planner = Callable[[RunConfig, Dataset], Plan]
+"""From the base configuration (defaults and the user's file) and the workspace's data to what is to be run."""

@@ -1,0 +1,18 @@
+"""What can be wrong with a request for a study before anything is loaded."""
+
+from typing import get_args
+
+from peso.errors import ConfigError
+from peso.types import StudyName
+
+
+def check_request(name: str, num_seeds: int) -> None:
+    """Refuses what needs no data to be refused.
+
+    Raises:
+        ConfigError: there is no such study, or fewer than one seed is asked for.
+    """
+    if name not in get_args(StudyName):
+        raise ConfigError(f"there is no study {name!r}; choose one of {', '.join(get_args(StudyName))}.")
+    if num_seeds < 1:
+        raise ConfigError(f"--seeds {num_seeds}: a study needs at least one seed.")

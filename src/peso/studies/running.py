@@ -1,0 +1,82 @@
+"""Runs what a plan still misses, and collects what is there."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peso.baselines.run import run_baselines
+from peso.config import RunConfig, make_config
+from peso.data.list_rules import ListRules
+from peso.data.storage import load_dataset
+from peso.experiments.results import RESULT, RunRecord, Variant
+from peso.files import read_json
+from peso.studies.plan import Arm, Plan
+from peso.studies.worlds import prepare_world
+from peso.training.stream import run_stream
+
+log = logging.getLogger(__name__)
+
+_MEASURED: dict[str, Any] = {"evaluation": {"next_block": "log_likelihood"}}
+"""Every study reads the likelihood of the next block and no list there, which would cost twenty times as much."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A plan with its results.
+
+    Attributes:
+        plan: what was run.
+        variants: by name: every arm in the plan's order, then the rivals without a network.
+        workspaces: the workspace that each world's runs lie in; "" is the study's own.
+    """
+
+    plan: Plan
+    variants: Mapping[str, Variant]
+    workspaces: Mapping[str, Path]
+
+
+def config_of(arm: Arm, seed: int, config_file: Path | None) -> RunConfig:
+    """The complete configuration of one run of a study.
+
+    Raises:
+        ConfigError: the file or an override is wrong.
+    """
+    return make_config(config_file, _MEASURED | arm.overrides | {"seed": seed})
+
+
+def run_plan(workspace: Path, plan: Plan, num_seeds: int, config_file: Path | None) -> Outcome:
+    """Runs every arm with every seed; finished runs are reused, interrupted ones continued, bases shared.
+
+    Args:
+        workspace: with data.
+        plan: what to run.
+        num_seeds: seeds 0, 1, ... are used.
+        config_file: values under every arm's overrides; None for the defaults.
+
+    Raises:
+        PesoError: the data, a configuration or a run is not usable; what is finished by then stays.
+    """
+    configs = [(arm, config_of(arm, seed, config_file)) for seed in range(num_seeds) for arm in plan.arms]
+    workspaces = {"": workspace}
+    workspaces |= {name: prepare_world(workspace, name, settings) for name, settings in plan.worlds.items()}
+    records: dict[str, list[RunRecord]] = {arm.name: [] for arm in plan.arms}
+    for number, (arm, config) in enumerate(configs, start=1):
+        log.info("run %d of %d: %s, seed %d", number, len(configs), arm.name, config.seed)
+        records[arm.name].append(_record(run_stream(workspaces[arm.world], config, resume=True)))
+    variants = {name: _variant(name, runs) for name, runs in records.items()}
+    if plan.has_rivals:
+        dataset, decoding = load_dataset(workspace / "data"), configs[0][1].decoding
+        rules = ListRules.choose(dataset, decoding.catalogue, decoding.repeats)
+        rivals = [_record(folder) for folder in run_baselines(dataset, workspace, rules)]
+        variants |= {rival.result["method"]: _variant(rival.result["method"], [rival]) for rival in rivals}
+    return Outcome(plan, variants, workspaces)
+
+
+def _record(folder: Path) -> RunRecord:
+    return RunRecord(folder, read_json(folder / RESULT, "result"))
+
+
+def _variant(name: str, runs: list[RunRecord]) -> Variant:
+    return Variant(name, runs[0].result["method"], runs[0].result["lists"], runs)

@@ -1,0 +1,50 @@
+"""Dormant and new users (Table 3): who pays for an update, and who gains."""
+
+from peso.evaluation.groups import USER_GROUPS
+from peso.experiments.markdown import Cell
+from peso.studies.claims import PairedTest, run_tests
+from peso.studies.findings import Findings, Study, Table
+from peso.studies.forests import forest_of
+from peso.studies.measures import NDCG, NEXT_BLOCK, THIS_BLOCK, Measure, group_numbers, spread, spread_text
+from peso.studies.methods_compared import plan_all_methods
+from peso.studies.running import Outcome
+
+MEASURES = (Measure("in_block", "ndcg@5"), NDCG, Measure("in_block", "hit@10"), THIS_BLOCK, NEXT_BLOCK)
+
+
+def present(outcome: Outcome) -> Findings:
+    """A table per user group, and each group's tests against single evolving LoRA."""
+    tables: list[Table] = []
+    tests: list[PairedTest] = []
+    facts = {}
+    for group in USER_GROUPS:
+        numbers = {
+            name: [group_numbers(run.result, group) for run in variant.runs]
+            for name, variant in outcome.variants.items()
+        }
+        rows: list[list[Cell]] = [
+            [name, *(spread_text(*spread([one[measure.key] for one in runs])) for measure in MEASURES)]
+            for name, runs in numbers.items()
+        ]
+        first = next(iter(outcome.variants.values())).runs[0].result
+        counts = [block["groups"][group]["num_targets"] for block in first["blocks"]]
+        title = f"{group.capitalize()} users ({', '.join(map(str, counts))} test targets in blocks 1 and later)"
+        tables.append(Table(title, ["", *(measure.label for measure in MEASURES)], rows))
+        tests += run_tests(outcome.variants, outcome.plan.pairs, MEASURES, group)
+        facts[group] = {
+            name: [{"seed": run.result["seed"]} | one for run, one in zip(variant.runs, numbers[name], strict=True)]
+            for name, variant in outcome.variants.items()
+        }
+    shown = [test for test in tests if test.group != "returning" and test.measure in (NDCG, NEXT_BLOCK)]
+    return Findings(
+        tables,
+        tests,
+        forest_of(shown, lambda test: test.pair.ours, lambda test: f"{test.group} users\n{test.measure.label}"),
+        "Difference to single among dormant and new users; filled where it may be claimed after correction.",
+        {"groups": facts},
+    )
+
+
+TABLE_3 = Study(
+    "table3", "What does each method do for users who return after a gap, and for new ones?", plan_all_methods, present
+)

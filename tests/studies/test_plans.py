@@ -1,0 +1,90 @@
+"""Every study's plan: configurations that exist, comparisons of what is run, and what cannot be run refused."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from peso.baselines.run import BASELINES
+from peso.config import make_config
+from peso.data.simulate import SimulationSettings
+from peso.data.storage import load_dataset
+from peso.errors import DataError, PesoError
+from peso.methods.registry import METHODS
+from peso.studies.capacity import capacities
+from peso.studies.methods_compared import plan_all_methods, plan_cumulative
+from peso.studies.registry import STUDIES
+from peso.studies.running import config_of
+from peso.studies.worlds import prepare_world
+from peso.types import StudyName
+from worlds import tiny_dataset
+
+CONFIG, DATASET = make_config(), tiny_dataset()
+
+
+@pytest.mark.parametrize("name", get_args(StudyName))
+def test_plans_name_what_they_run(name: StudyName) -> None:
+    study = STUDIES[name]
+    plan = study.plan(CONFIG, DATASET)
+    names = [arm.name for arm in plan.arms]
+    configs = [config_of(arm, 1, None) for arm in plan.arms]
+    assert study.name == name
+    assert len(set(names)) == len(names)
+    assert {arm.world for arm in plan.arms} in ({""}, set(plan.worlds))
+    same_world = [[config for arm, config in zip(plan.arms, configs, strict=True) if arm.world == world]
+                  for world in {arm.world for arm in plan.arms}]  # fmt: skip
+    for members in same_world:
+        distinct = {config.model_dump_json() for config in members}
+        assert len(distinct) >= len(members) - 3, "only the defaults are met under several names"
+    assert all(config.evaluation.next_block == "log_likelihood" and config.seed == 1 for config in configs)
+    rivals = {baseline.name for baseline in BASELINES} if plan.has_rivals else set()
+    assert {side for pair in plan.pairs for side in (pair.ours, pair.theirs)} <= set(names) | rivals
+    for curve in plan.curves.values():
+        assert set(curve) <= set(names)
+        assert list(curve.values()) == sorted(curve.values())
+
+
+def test_every_registered_method_is_in_table_2() -> None:
+    methods = [config_of(arm, 0, None).method for arm in plan_all_methods(CONFIG, DATASET).arms]
+    assert methods == [*METHODS, "peso"]
+
+
+def test_the_base_configuration_lies_under_every_arm(tmp_path: Path) -> None:
+    file = tmp_path / "base.toml"
+    file.write_text("[training]\nlearning_rate = 0.004\nepochs = 7\n")
+    plan = STUDIES["fig4"].plan(make_config(file), DATASET)
+    configs = {arm.name: config_of(arm, 0, file) for arm in plan.arms}
+    assert configs["peso, rate x0.25"].training.learning_rate == pytest.approx(0.001)
+    assert configs["peso, rate x0.25"].training.token_rows_learning_rate == pytest.approx(0.00025)
+    assert all(config.training.epochs == 7 for config in configs.values())
+    assert len({str(config.base_part()) for config in configs.values()}) == 1
+
+
+def test_capacity_keeps_the_scale_of_the_adapter() -> None:
+    for overrides in capacities(CONFIG).values():
+        adapter = make_config(None, overrides).adapter
+        assert adapter.lora_alpha / adapter.r == CONFIG.adapter.lora_alpha / CONFIG.adapter.r
+
+
+def test_table_1_has_every_variant_of_the_cumulative_methods() -> None:
+    names = [arm.name for arm in plan_cumulative(CONFIG, DATASET).arms]
+    assert len(names) == 2 + 2 * 4 + 2 and {"sum_lora, all, fresh", "sd_lora, latest, inherit"} < set(names)
+
+
+def test_data_that_do_not_suffice_are_refused() -> None:
+    with pytest.raises(DataError, match="at least 3 blocks"):
+        STUDIES["matrix"].plan(CONFIG, tiny_dataset(num_blocks=2))
+    with pytest.raises(DataError, match="8 users"):
+        STUDIES["drift"].plan(CONFIG, tiny_dataset(num_users=8))
+
+
+def test_worlds_are_made_once_and_told_apart_by_their_settings(tmp_path: Path) -> None:
+    settings = SimulationSettings(num_users=12, num_items=200, num_blocks=3)
+    first = prepare_world(tmp_path, "no drift", settings)
+    written = (first / "data" / "dataset.json").stat().st_mtime_ns
+    assert prepare_world(tmp_path, "no drift", settings) == first
+    assert (first / "data" / "dataset.json").stat().st_mtime_ns == written
+    assert load_dataset(first / "data").num_users == 12
+    assert prepare_world(tmp_path, "no drift", settings.model_copy(update={"drift": 0.0})) != first
+    with pytest.raises(PesoError, match="has taken every item"):
+        prepare_world(tmp_path, "small", SimulationSettings(num_users=12, num_items=20))

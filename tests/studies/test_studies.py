@@ -1,0 +1,268 @@
+"""Two whole studies on a tiny world: numbers as in the runs' results, nothing run twice, honest words."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import polars as pl
+import pytest
+
+import peso.training.base
+import peso.training.measure
+import peso.training.stream
+import peso.training.update
+from peso.baselines.run import BASELINES
+from peso.errors import WorkspaceError
+from peso.evaluation.forgetting import transfer
+from peso.evaluation.significance import Comparison, holm
+from peso.experiments.results import RunRecord, Variant
+from peso.methods.registry import METHODS
+from peso.studies.anchor import best_of_families, plan_rivals
+from peso.studies.claims import correct_together, sentences
+from peso.studies.measures import NDCG, run_numbers, spread, spread_text
+from peso.studies.model_matrix import gains, matrix_of, targets_of_every_model
+from peso.studies.plan import Pair, Plan
+from peso.studies.registry import run_study
+from peso.studies.running import Outcome
+from worlds import fill_workspace, tiny_dataset
+
+CONFIG = """
+[backbone]
+hidden_size = 16
+num_layers = 1
+num_heads = 2
+intermediate_size = 32
+epochs = 1
+[adapter]
+r = 2
+lora_alpha = 4
+[training]
+epochs = 2
+[decoding]
+beam_width = 10
+"""
+SEEDS = 2
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    fill_workspace(folder, tiny_dataset(30, 40, 3))
+    (folder / "small.toml").write_text(CONFIG)
+    return folder
+
+
+def study(name: str, workspace: Path, folder: str = "results") -> dict[str, Any]:
+    return run_study(name, workspace, SEEDS, workspace / folder, workspace / "small.toml")
+
+
+@pytest.fixture(scope="module")
+def table(workspace: Path) -> dict[str, Any]:
+    return study("table2", workspace)
+
+
+@pytest.fixture(scope="module")
+def matrix(workspace: Path, table: dict[str, Any]) -> dict[str, Any]:
+    return study("matrix", workspace)
+
+
+def results_of(workspace: Path, method: str, has_memory: bool = False) -> list[dict[str, Any]]:
+    """The results of a method's runs, by seed."""
+    found = [json.loads(path.read_text()) for path in (workspace / "runs").glob(f"{method}-seed*/result.json")]
+    found = [result for result in found if result["config"]["memory"]["use"] == has_memory]
+    return sorted(found, key=lambda result: result["seed"])
+
+
+def test_numbers_are_the_means_of_the_runs_results(workspace: Path, table: dict[str, Any]) -> None:
+    arms = {arm["name"]: arm for arm in table["arms"]}
+    assert [*arms][-1] == "peso + memory"
+    assert table["seeds"] == [0, 1]
+    for name in ("frozen", "single", "peso", "peso + memory"):
+        results = results_of(workspace, name.split()[0], has_memory="memory" in name)
+        assert [run["run_id"] for run in arms[name]["runs"]] == [result["run_id"] for result in results]
+        for key in ("hit@5", "hit@10", "ndcg@5", "ndcg@10", "log_likelihood"):
+            by_seed = [np.mean([block[key] for block in result["blocks"]]) for result in results]
+            assert [run["numbers"][key] for run in arms[name]["runs"]] == pytest.approx(by_seed)
+            assert arms[name]["mean"][key] == pytest.approx((by_seed[0] + by_seed[1]) / 2)
+            assert arms[name]["std"][key] == pytest.approx(abs(by_seed[0] - by_seed[1]) / np.sqrt(2))
+        following = [np.mean([entry["log_likelihood"] for entry in result["next_block"]]) for result in results]
+        assert arms[name]["mean"]["next_block_log_likelihood"] == pytest.approx(np.mean(following))
+    assert {data["fingerprint"] for data in table["data"]} == {result["data_fingerprint"] for result in results}
+    assert table["versions"] == [results[0]["versions"]]
+    assert [rival["name"] for rival in table["rivals"]] == [baseline.name for baseline in BASELINES]
+    assert json.loads((workspace / "results" / "table2.json").read_text()) == table
+
+
+def test_tests_are_about_the_same_numbers_and_corrected_over_the_methods(table: dict[str, Any]) -> None:
+    means = {arm["name"]: arm["mean"] for arm in [*table["arms"], *table["rivals"]]}
+    families: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for test in table["tests"]:
+        key = test["metric"] if test["protocol"] == "in_block" else f"next_block_{test['metric']}"
+        assert test["theirs"] == "single"
+        assert test["difference"] == pytest.approx(means[test["ours"]][key] - means["single"][key], abs=1e-9)
+        families.setdefault((test["protocol"], test["metric"]), []).append(test)
+    assert len(families) == 6
+    assert {test["ours"] for test in families["in_block", "ndcg@10"]} == set(means) - {"single"}
+    assert {test["ours"] for test in families["next_block", "log_likelihood"]} == (
+        {*METHODS, "peso + memory"} - {"single"}
+    )
+    for members in families.values():
+        assert [test["p_value_holm"] for test in members] == holm([test["p_value"] for test in members])
+
+
+def test_the_page_says_what_was_run_and_what_may_be_said(workspace: Path, table: dict[str, Any]) -> None:
+    page = (workspace / "results" / "table2.md").read_text()
+    assert f"peso study table2 --workspace {workspace} --seeds 2" in page
+    for arm in table["arms"]:
+        assert spread_text(arm["mean"]["ndcg@10"], arm["std"]["ndcg@10"]) in page
+    undecided = [test for test in table["tests"] if test["p_value_holm"] >= 0.05]
+    decided = [test for test in table["tests"] if test["p_value_holm"] < 0.05]
+    assert undecided
+    assert page.count("is better than") + page.count("is worse than") == len(decided)
+    assert "No difference can be claimed between" in page
+    assert ElementTree.parse(workspace / "results" / "table2.svg").getroot().tag.endswith("svg")
+
+
+def test_a_second_call_trains_and_measures_nothing(
+    workspace: Path, table: dict[str, Any], matrix: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*arguments: Any, **named: Any) -> None:
+        raise AssertionError("a finished study runs nothing")
+
+    for module, name in (
+        (peso.training.base, "train_stage"), (peso.training.update, "train_stage"),
+        (peso.training.stream, "load_state"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, forbidden)
+    monkeypatch.setattr("peso.studies.model_matrix.load_base", forbidden)
+    assert study("table2", workspace, "again") == table
+    assert study("matrix", workspace, "again") == matrix
+    for kind in ("svg", "md"):
+        first, again = (workspace / folder / f"table2.{kind}" for folder in ("results", "again"))
+        assert first.read_bytes() == again.read_bytes()
+
+
+def test_only_what_is_missing_is_run(workspace: Path, table: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    (lost,) = (workspace / "runs").glob("frozen-seed1-*")
+    shutil.rmtree(lost)
+    measured = []
+    original = peso.training.measure.measure_in_block
+
+    def counting(materials: Any, reader: Any, block: int) -> Any:
+        measured.append((materials.run_id, block))
+        return original(materials, reader, block)
+
+    monkeypatch.setattr(peso.training.stream, "measure_in_block", counting)
+    again = study("table2", workspace, "repaired")
+    assert measured == [(lost.name, 1), (lost.name, 2)]
+    for key in ("tests", "rivals"):
+        assert again[key] == table[key]
+
+
+def test_the_matrix_agrees_with_the_runs(workspace: Path, matrix: dict[str, Any]) -> None:
+    frozen = results_of(workspace, "frozen")
+    for method in ("single", "peso"):
+        for metric in ("log_likelihood", "ndcg@10"):
+            facts = matrix["facts"]["matrix"][f"{method}, {metric}"]
+            for seed, result in enumerate(results_of(workspace, method)):
+                values = np.array(facts["matrices"][seed])
+                assert values.shape == (3, 2)
+                own = [block[metric] for block in result["blocks"]]
+                assert np.diagonal(values[1:]) == pytest.approx(own, abs=1e-6)
+                assert values[0] == pytest.approx([block[metric] for block in frozen[seed]["blocks"]], abs=1e-6)
+                found = transfer(values)
+                assert facts["backward"][seed] == pytest.approx(values[2, 0] - values[1, 0])
+                assert facts["forgetting"][seed] == pytest.approx(values[1, 0] - values[2, 0])
+                assert facts["forward"][seed] == pytest.approx(found.forward)
+    tests = {(test["family"], test["metric"], test["ours"]): test for test in matrix["tests"]}
+    backward = np.mean(matrix["facts"]["matrix"]["peso, log_likelihood"]["backward"])
+    found_test = tests["backward transfer", "log_likelihood", "peso, last model"]
+    assert found_test["difference"] == pytest.approx(backward)
+    ours = np.mean(matrix["facts"]["matrix"]["single, log_likelihood"]["backward"])
+    between = tests["backward transfer, peso against single", "log_likelihood", "peso's backward transfer"]
+    assert between["difference"] == pytest.approx(backward - ours)
+
+
+def test_gains_are_differences_target_by_target(workspace: Path, matrix: dict[str, Any]) -> None:
+    (folder,) = (workspace / "runs").glob("single-seed0-*")
+    run = RunRecord(folder, json.loads((folder / "result.json").read_text()))
+    targets = targets_of_every_model(workspace, run)
+    values = matrix_of(targets, "log_likelihood")
+    gained = gains(targets, [(2, 0, 2)])
+    assert len(gained) == len(targets.filter((pl.col("model_block") == 0) & (pl.col("block") == 2)))
+    assert gained["log_likelihood"].mean() == pytest.approx(values[2, 1] - values[0, 1])
+
+
+def record(valid_losses: list[float], seed: int = 0) -> RunRecord:
+    """A run that is only a log: block 1 with an epoch that was dropped, block 2 with one that was kept."""
+    kept = [
+        {"block": block, "valid_loss": loss, "gradient_ratio": 0.1 * block, "selected": True}
+        for block, loss in enumerate(valid_losses, start=1)
+    ]
+    dropped = [{"block": 1, "valid_loss": 99.0, "gradient_ratio": None, "selected": False}]
+    base = [{"block": 0, "valid_loss": 50.0, "gradient_ratio": None, "selected": True}]
+    means = dict.fromkeys(("hit@5", "hit@10", "ndcg@5", "ndcg@10", "log_likelihood"), 0.5)
+    result = {
+        "seed": seed, "mean": means, "mean_next_block": means, "training": base + dropped + kept,
+        "blocks": [{"train_seconds": 2.0}, {"train_seconds": 3.0}],
+        "movement": [{"block": 1, "distance": 3.0}, {"block": 1, "distance": 4.0}, {"block": 2, "distance": 1.0}],
+    }  # fmt: skip
+    return RunRecord(Path("nowhere"), result)
+
+
+def test_numbers_of_a_log_by_hand() -> None:
+    numbers = run_numbers(record([6.0, 8.0]).result)
+    assert numbers["valid_loss"] == 7.0
+    assert numbers["distance"] == pytest.approx((5.0 + 1.0) / 2)
+    assert numbers["anchor_ratio"] == pytest.approx(0.15)
+    assert numbers["update_seconds"] == 5.0
+    assert np.array(spread([1.0, 3.0]), dtype=float) == pytest.approx([2.0, np.sqrt(2)])
+    assert spread([1.0]) == (1.0, None)
+    assert spread([1.0, None]) == spread([]) == (None, None)
+    assert spread_text(0.02523, 0.0007) == "0.0252 ± 0.0007"
+    assert (spread_text(6.19, None), spread_text(None, None)) == ("6.190", "-")
+    assert spread_text(-13.1, 0.05) == "-13.100 ± 0.050"
+
+
+def test_the_best_of_a_family_has_the_least_validation_loss() -> None:
+    variants = {
+        name: Variant(name, "single", "", [record(losses)])
+        for name, losses in {"a": [6.0, 8.0], "b": [6.5, 6.9], "c": [1.0, 20.0]}.items()
+    }
+    plan = Plan([], curves={"first": {"a": 1.0, "b": 2.0}, "second": {"a": 1.0, "c": 2.0}})
+    assert best_of_families(Outcome(plan, variants, {})) == {"first": "b", "second": "a"}
+
+
+def test_every_family_of_the_anchor_study_holds_its_default(workspace: Path) -> None:
+    from peso.config import make_config
+
+    plan = plan_rivals(make_config(), tiny_dataset())
+    default = make_config(None, {"method": "peso", "memory": {"use": False}})
+    configs = {arm.name: make_config(None, arm.overrides) for arm in plan.arms}
+    for family in ("anchor", "anchor + weight decay", "anchor + learning rate"):
+        assert default in [configs[name] for name in plan.curves[family]]
+
+
+def test_sentences_follow_the_corrected_value() -> None:
+    def comparison(p_value: float, difference: float) -> Comparison:
+        return Comparison("ndcg@10", 0.1 + difference, 0.1, difference, None, -0.1, 0.1, p_value, 9, 2, 9)
+
+    figures = {"a": (0.001, 0.02), "c": (0.03, -0.01), "d": (0.04, 0.01)}
+    found = [(Pair(name, "b", "f"), comparison(*figure)) for name, figure in figures.items()]
+    lines = sentences(correct_together(found, NDCG))
+    assert len(lines) == 3
+    assert "a is better than b" in lines[1]
+    assert "corrected 0.0030" in lines[1]
+    assert "No difference can be claimed between c and b" in lines[2]  # at 0.03 alone it would have been
+    assert "; d and b (+0.0100 [" in lines[2]
+    alone = sentences(correct_together([(Pair("c", "b", "f"), comparison(0.02, -0.01))], NDCG))
+    assert "c is worse than b" in alone[1]
+
+
+def test_a_workspace_without_data_stays_untouched(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match="holds no data"):
+        run_study("table2", tmp_path / "empty", 1, tmp_path / "results")
+    assert list(tmp_path.iterdir()) == []

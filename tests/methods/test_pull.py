@@ -41,6 +41,35 @@ def test_it_is_the_proximal_operator(strength: float) -> None:
     torch.testing.assert_close(current, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("c", [0.0, 1e-8, 1e-4, 1e-2, 1.0, 1e3, 1e6])
+@pytest.mark.parametrize("scale", [0.02, 3.0, 30.0])
+def test_float32_keeps_the_formula_to_rounding(scale: float, c: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    anchor = torch.randn(3, 2000, generator=generator) * scale
+    current = anchor + torch.randn(3, 2000, generator=generator) * 1e-3 + 0.05
+    exact_anchor, difference = anchor.double(), current.double() - anchor.double()
+    q = torch.softmax(exact_anchor, dim=1)
+    kept = 1 / (1 + c * 2000 * q)
+    shift = (q * kept * difference).sum(1, keepdim=True) / (q * kept).sum(1, keepdim=True)
+    expected = exact_anchor + shift + (difference - shift) * kept
+    start = current.clone()
+    pull = SoftmaxPull(anchor, c)
+    pull(current, 1.0)
+    assert float((current.double() - expected).abs().max()) <= 2e-7 * float(start.abs().max())
+    if c == 0.0:
+        assert torch.equal(current, start)
+    pull(start, 1.0)
+    assert torch.equal(current, start), "a second call must not see what the first left in its buffers"
+
+
+def test_an_element_without_probability_stays() -> None:
+    """By hand: q = (0.5, 0.5, 0), c = 1: N q / (1 + N q) = 0.6 of the way to the first two's mean shift, 2."""
+    anchor = torch.tensor([[0.0, 0.0, -1000.0]])
+    current = torch.tensor([[1.0, 3.0, -990.0]])
+    SoftmaxPull(anchor, 1.0)(current, 1.0)
+    torch.testing.assert_close(current, torch.tensor([[1.6, 2.4, -990.0]]))
+
+
 def test_a_small_step_follows_the_gradient_of_the_divergence() -> None:
     anchor, _ = groups()
     current = (anchor + 1e-4 * torch.randn(anchor.shape, dtype=anchor.dtype)).requires_grad_()

@@ -1,26 +1,22 @@
 """The step of a beam search over a trie: the best children of every user's beams.
 
 All shapes are fixed by the inputs and by two numbers per level that the trie stores, and nothing depends on the
-catalogue's size: a level of many children reads one bit per code, a sparse one gathers its rows of children, and node
-numbers are worked out for the chosen beams only. On a CPU, where looking costs nothing, rows are gathered only as far
-as the longest goes.
+catalogue's size (on a CPU, rows of children are read only as far as the longest goes; see `peso.decoding.children`).
 
 Shapes: B users, K beams, C codes, W children looked at per beam (its codes or its row), E excluded items.
 """
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from peso.decoding.children import children_of
 from peso.decoding.memory import NO_NODE, RememberedNodes
 from peso.decoding.trie import NO_LEAF, Trie
 
 _NO_BEAM = float("-inf")
-_BITS_OF_MINUS_INFINITY = -(1 << 23)  # of a float32, as an int32
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +108,9 @@ def best_children(
         K' = min(beam_width, K W) beams per user.
     """
     assert log_probabilities.shape[2] >= trie.num_codes[level]
-    nodes = nodes.masked_fill(scores == _NO_BEAM, 0)
-    has_mask = trie.bitmasks[level].numel() > 0
-    rows = None if has_mask or level == 0 else _rows_of(trie, level, nodes)
-    if level == 0:
-        child_BKW = log_probabilities[..., : trie.num_codes[0]] + trie.root_closed
-    else:
-        child_BKW = _by_mask(trie, level, nodes, log_probabilities) if rows is None else rows.read(log_probabilities)
+    nodes = nodes.clamp(0, len(trie.offsets[level]) - 2)  # slots without a beam may hold anything
+    children = children_of(trie, level, nodes)
+    child_BKW = children.read(log_probabilities)
     if renormalise:
         # The floor keeps a node without any possible child at -inf instead of NaN.
         normaliser = child_BKW.logsumexp(dim=2, keepdim=True).clamp_min(torch.finfo(child_BKW.dtype).min)
@@ -127,10 +119,10 @@ def best_children(
     if remembered is None:
         flat = child_BKW.add_(scores[..., None]).flatten(1)
     else:
-        flat = _with_memory(trie, level, nodes, scores, child_BKW, remembered, has_mask or level == 0)
+        flat = _with_memory(trie, level, nodes, scores, child_BKW, remembered, children.are_codes)
     if dead is not None:
         columns, is_beam = _columns(
-            trie, level, nodes, scores, dead.nodes[level], dead.parents[level], width, has_mask or level == 0
+            trie, level, nodes, scores, dead.nodes[level], dead.parents[level], width, children.are_codes
         )
         flat.scatter_add_(1, columns, torch.zeros_like(columns, dtype=flat.dtype).masked_fill_(is_beam, _NO_BEAM))
 
@@ -138,53 +130,10 @@ def best_children(
     best, slot = flat.topk(min(kept + 1, flat.shape[1]), dim=1)
     left_out = best[:, kept] if best.shape[1] > kept else torch.full_like(best[:, 0], _NO_BEAM)
     best, slot = best[:, :kept], slot[:, :kept]
-    parent = torch.div(slot, width, rounding_mode="floor")
-    place = slot - parent * width
-    if level == 0:
-        return Step(parent, place, trie.root_children[place].masked_fill_(best == _NO_BEAM, 0), best, left_out)
-    starts = trie.offsets[level][nodes].gather(1, parent).long()
-    if rows is None:
-        code = place
-        new_nodes = starts + _rank(_mask_rows(trie, level, nodes.gather(1, parent)), code)
-    else:
-        new_nodes = starts + place
-        code = trie.codes[level][new_nodes.clamp(max=len(trie.codes[level]) - 1)].long()
-    return Step(parent, code, new_nodes.masked_fill(best == _NO_BEAM, 0), best, left_out)
-
-
-def _mask_rows(trie: Trie, level: int, nodes: Tensor) -> Tensor:
-    """The bit masks of some nodes, uint8 [B, K, bytes]; whole rows are copied, which is quicker than indexing."""
-    return trie.bitmasks[level].index_select(0, nodes.flatten()).view(*nodes.shape, -1)
-
-
-def _by_mask(trie: Trie, level: int, nodes: Tensor, log_probabilities: Tensor) -> Tensor:
-    """Log-probabilities of all codes, -inf where a code leads nowhere; float32 [B, K, W]."""
-    mask = _mask_rows(trie, level, nodes)
-    width = min(mask.shape[2] * 8, log_probabilities.shape[2])
-    closed = functional.embedding(mask.int(), _closed_bits(mask.device)).flatten(2)
-    return closed[..., :width].add_(log_probabilities[..., :width])
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    codes: Tensor  # int64 [B, K, W]
-    closed: Tensor  # float32 [B, K, W], 0 for a child and -inf behind the last one
-
-    def read(self, log_probabilities: Tensor) -> Tensor:
-        return log_probabilities.gather(2, self.codes).add_(self.closed)
-
-
-def _rows_of(trie: Trie, level: int, nodes: Tensor) -> _Rows:
-    offsets, codes = trie.offsets[level], trie.codes[level]
-    starts = offsets[nodes]
-    counts = (offsets[nodes + 1] - starts).int()
-    width = int(counts.max()) if counts.device.type == "cpu" else trie.max_children[level]
-    place = torch.arange(width, dtype=torch.int32, device=nodes.device)
-    numbers = (starts[..., None] + place).clamp_(max=len(codes) - 1)
-    row_codes = codes.index_select(0, numbers.flatten()).view(numbers.shape).long()
-    # The sign of (last place - place), spread over the bits of -inf: plain integer steps instead of a slow select.
-    closed = (((counts - 1)[..., None] - place) >> 31 & _BITS_OF_MINUS_INFINITY).view(torch.float32)
-    return _Rows(row_codes, closed)
+    is_empty = best.isneginf()
+    parent, place = torch.div(slot, width, rounding_mode="floor"), slot.remainder(width)
+    code, new_nodes = children.choose(slot, parent, place)
+    return Step(parent, code, new_nodes.masked_fill_(is_empty, 0), best, left_out)
 
 
 def _with_memory(
@@ -243,27 +192,3 @@ def _columns(
     starts = trie.offsets[level][parents.clamp(max=len(trie.offsets[level]) - 2)]
     place = trie.codes[level][inside].long() if has_codes else inside - starts
     return torch.where(is_beam, beam.gather(1, rank) * width + place, 0), is_beam
-
-
-def _rank(mask: Tensor, code: Tensor) -> Tensor:
-    """How many set bits of each mask, uint8 [B, K, bytes], come before a code, int64 [B, K]; int64 [B, K]."""
-    byte = code >> 3
-    is_before = torch.arange(mask.shape[2], device=mask.device) < byte[..., None]
-    before = (_num_set_bits(mask) * is_before).sum(dim=2)
-    lower_bits = ((torch.ones_like(code) << (code & 7)) - 1).to(torch.uint8)
-    return before + _num_set_bits(mask.gather(2, byte[..., None]).squeeze(2) & lower_bits)
-
-
-def _num_set_bits(values: Tensor) -> Tensor:
-    """Of each byte, uint8; neighbouring counts are added in pairs, fours and eights."""
-    pairs = values - (values >> 1 & 0x55)
-    fours = (pairs & 0x33) + (pairs >> 2 & 0x33)
-    return fours + (fours >> 4) & 0x0F
-
-
-@lru_cache
-def _closed_bits(device: torch.device) -> Tensor:
-    """float32 [256, 8]: 0 where a byte's bit is set, -inf where it is not."""
-    with torch.inference_mode(False):
-        bits = torch.arange(256, device=device)[:, None] >> torch.arange(8, device=device) & 1
-        return torch.zeros(bits.shape, device=device).masked_fill_(bits == 0, _NO_BEAM)

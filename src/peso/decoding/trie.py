@@ -15,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from peso.decoding.dense_level import DenseLevel, dense_level
 from peso.errors import DataError
 
 _KEY_BITS = 63
 _MASK_BYTES_PER_ITEM = 8
+_MAX_DENSE_CELLS = 1 << 16
 _MASK_FROM_CHILDREN = 4  # a mask pays where some node has more than a quarter of the codes
 NO_LEAF = -1
 
@@ -69,24 +71,19 @@ class Trie:
         return self.leaf_items.device
 
     @cached_property
-    def root_children(self) -> Tensor:
-        """int64 [codes of level 0]: the node that each first code leads to; 0 where it leads nowhere."""
-        with torch.inference_mode(False):
-            nodes = torch.zeros(self.num_codes[0], dtype=torch.int64, device=self.device)
-            nodes[self.codes[0].long()] = torch.arange(len(self.codes[0]), device=self.device)
-            return nodes
+    def dense_levels(self) -> tuple[DenseLevel | None, ...]:
+        """Tables of the root and of the levels with a bit mask and few nodes; derived when first needed, not stored."""
 
-    @cached_property
-    def root_closed(self) -> Tensor:
-        """float32 [codes of level 0]: 0 for a first code of some item, -inf for the others."""
-        with torch.inference_mode(False):
-            closed = torch.full((self.num_codes[0],), float("-inf"), device=self.device)
-            closed[self.codes[0].long()] = 0.0
-            return closed
+        def pays(level: int) -> bool:
+            num_cells = (len(self.offsets[level]) - 1) * self.num_codes[level]
+            return level == 0 or (self.bitmasks[level].numel() > 0 and num_cells <= _MAX_DENSE_CELLS)
+
+        levels = enumerate(zip(self.offsets, self.codes, self.num_codes, strict=True))
+        return tuple(dense_level(*arrays) if pays(level) else None for level, arrays in levels)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all arrays."""
+        """Bytes of all arrays that its file holds."""
         arrays = (*self.offsets, *self.codes, *self.bitmasks, self.leaf_items, self.known_items, self.known_leaves)
         return sum(array.nbytes for array in arrays)
 

@@ -34,26 +34,28 @@ class SoftmaxPull:
             strength: at least 0; 0 moves nothing.
         """
         self._anchor_GN = anchor_GN
-        self._q_GN = torch.softmax(anchor_GN, dim=1)
-        self._one = anchor_GN.new_ones(())
-        self._strength = strength * anchor_GN.shape[1]
+        # An element to which the softmax gives nothing has an infinite one, and is not moved.
+        self._inverse_GN = torch.softmax(anchor_GN, dim=1).mul_(anchor_GN.shape[1]).reciprocal_()
+        self._strength = strength
+        # Fresh memory at every step would cost more than the arithmetic.
+        self._weight_GN, self._delta_GN = torch.empty_like(anchor_GN), torch.empty_like(anchor_GN)
 
     @torch.no_grad()
     def __call__(self, current_GN: Tensor, rate: float) -> None:
-        """One closed-form step, stable at every strength.
+        """One closed-form step, stable at every strength; rate 0 moves nothing.
 
-        With d = u - a and D = 1 + c N q, Sherman and Morrison's formula gives v = a + m + (d - m) / D, where
-        m = sum(q d / D) / sum(q / D): a shift common to the group, to which a softmax is blind, is left alone.
+        With d = u - a and w = 1 / (c + 1 / (N q)), Sherman and Morrison's formula gives v = u - c w (d - m), where
+        m = sum(w d) / sum(w): a shift common to the group, to which a softmax is blind, is left alone.
 
         Args:
             current_GN: u, float32 [G, N], overwritten with v.
             rate: learning rate of the optimizer's step.
         """
-        kept_GN = torch.add(self._one, self._q_GN, alpha=rate * self._strength).reciprocal_()
-        weight_GN = self._q_GN * kept_GN
-        delta_GN = current_GN - self._anchor_GN
-        shift_G1 = torch.linalg.vecdot(weight_GN, delta_GN).div_(weight_GN.sum(1)).unsqueeze(1)
-        torch.addcmul(self._anchor_GN, delta_GN.sub_(shift_G1), kept_GN, out=current_GN).add_(shift_G1)
+        c = rate * self._strength
+        weight_GN = torch.add(self._inverse_GN, c, out=self._weight_GN).reciprocal_()
+        pull_GN = torch.sub(current_GN, self._anchor_GN, out=self._delta_GN).mul_(weight_GN)
+        shift_G1 = pull_GN.sum(1, keepdim=True).div_(weight_GN.sum(1, keepdim=True))
+        current_GN.sub_(pull_GN.addcmul_(weight_GN, shift_G1, value=-1), alpha=c)
 
 
 def softmax_pull(anchor: Sequence[Tensor], strength: float) -> Pull:

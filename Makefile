@@ -16,6 +16,7 @@ demo: install  ## simulate a world, train the base, update it with every method,
 	$(BIN)/peso run --workspace $(DEMO) --method frozen --config configs/demo.toml
 	$(BIN)/peso run --workspace $(DEMO) --method single --config configs/demo.toml
 	$(BIN)/peso run --workspace $(DEMO) --method peso --config configs/demo.toml
+	$(BIN)/peso run --workspace $(DEMO) --method peso --memory --config configs/demo.toml
 	$(BIN)/peso runs --workspace $(DEMO)
 	$(BIN)/peso report --workspace $(DEMO)
 

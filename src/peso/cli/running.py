@@ -26,7 +26,10 @@ def run(
         str | None, typer.Option(help="Naming what the user already took: auto, allowed or excluded.")
     ] = None,
     memory: Annotated[
-        bool | None, typer.Option("--memory/--no-memory", help="Mix counts of what followed what into the lists.")
+        bool | None,
+        typer.Option(
+            "--memory/--no-memory", help="Mix counts of what stood near what into the lists.  [default: memory]"
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.  [default: 0]")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file; flags win over it.")] = None,

@@ -71,14 +71,16 @@ class TrainingConfig(_Section):
     """Passes of the adapter over block 0 (the state v_0 that every later block starts from)."""
     base_learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of the adapter on block 0."""
+    base_weight_decay: float = Field(0.01, ge=0)
+    """AdamW weight decay (decoupled) of the adapter on block 0."""
     epochs: int = Field(4, ge=1)
     """Passes over each later block; the pass with the best validation loss is kept."""
     learning_rate: float = Field(2e-3, gt=0)
     """Peak learning rate of A and B on later blocks."""
     token_rows_learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of the semantic-ID tokens' rows on later blocks."""
-    weight_decay: float = Field(0.01, ge=0)
-    """AdamW weight decay (decoupled)."""
+    weight_decay: float = Field(0.3, ge=0)
+    """AdamW weight decay (decoupled) on later blocks."""
     warmup_fraction: float = Field(0.01, ge=0, lt=1)
     """Share of the steps with a linearly rising rate; a cosine falls to zero after it."""
     base_batch_targets: int = Field(256, ge=1)
@@ -251,7 +253,7 @@ class RunConfig(_Section):
     def base_part(self) -> dict[str, Any]:
         """The part that decides the base and v_0: runs that agree on it share one base checkpoint."""
         training = self.training.model_dump(mode="json")
-        later_only = {"epochs", "learning_rate", "token_rows_learning_rate", "batch_targets"}
+        later_only = {"epochs", "learning_rate", "token_rows_learning_rate", "weight_decay", "batch_targets"}
         return {
             "seed": self.seed,
             "template": self.template,

@@ -50,8 +50,6 @@ def plan_rivals(config: RunConfig, dataset: Dataset) -> Plan:
         "The configuration of a family that is compared is the one with the least validation loss, mean over later "
         "blocks and seeds; test targets take no part in the choice. Validation targets are of the block that is "
         "trained on, so the choice favours the fit of that block.",
-        "Weight decay also acts on the adapter's pass over block 0, so each value starts from a first adapter of its "
-        "own; the backbone under it is the same.",
     ]
     return Plan(list(arms.values()), (), curves, notes=notes)
 

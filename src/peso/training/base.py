@@ -182,7 +182,7 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
             training = config.training
             stage = _base_stage(
                 materials, reader, "adapter", adapter_parts(adapted), training.base_epochs,
-                training.base_learning_rate, training.weight_decay,
+                training.base_learning_rate, training.base_weight_decay,
             )  # fmt: skip
             records, selected = train_stage(model, reader.likelihood, stage, unfinished / "adapter.safetensors")
             epochs += _as_rows(records, selected, "adapter")

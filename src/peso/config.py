@@ -250,6 +250,13 @@ class RunConfig(_Section):
     memory: MemoryConfig = MemoryConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
+    def backbone_part(self) -> dict[str, Any]:
+        """The part that decides a backbone trained on block 0: bases that agree on it share its weights."""
+        own = ("base_epochs", "base_learning_rate", "base_weight_decay")
+        part = self.base_part()
+        training = {key: value for key, value in part["training"].items() if key not in own}
+        return {key: value for key, value in part.items() if key != "adapter"} | {"training": training}
+
     def base_part(self) -> dict[str, Any]:
         """The part that decides the base and v_0: runs that agree on it share one base checkpoint."""
         training = self.training.model_dump(mode="json")

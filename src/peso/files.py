@@ -81,9 +81,14 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes what an interrupted write left in `folder` (never a finished file)."""
-    for leftover in folder.glob(f"{_TEMPORARY_PREFIX}*"):
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Removes what interrupted writes left in `folder` (never a finished file).
+
+    Args:
+        folder: where to look.
+        name: of the destination whose leftovers are meant, where others may be written at the same time; all if empty.
+    """
+    for leftover in folder.glob(f"{_TEMPORARY_PREFIX}{name}*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:

@@ -1,6 +1,7 @@
 """The base: a backbone that knows block 0, and the adapter state v_0 that every method starts from.
 
-A base is stored under the hash of everything that decides it, so a second run of equal configuration reuses it.
+A base is stored under the hash of everything that decides it, so a second run of equal configuration reuses it. A
+base of another adapter on an equal backbone takes the backbone from there and trains the adapter only.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peso.data.examples import targets_of_block
 from peso.files import atomic_directory, hash_of_json, read_json, remove_leftovers
@@ -65,11 +66,11 @@ def prepare_base(materials: Materials, bases: Path) -> Base:
     """
     folder = bases / materials.base_id
     bases.mkdir(parents=True, exist_ok=True)
-    with FileLock(bases / f"{materials.base_id}.lock"):
+    with FileLock(bases / f"{materials.backbone_id}.lock"):
         was_reused = folder.exists()
         unfinished = bases / f"unfinished-{materials.base_id}"
         if not was_reused:
-            remove_leftovers(bases)
+            remove_leftovers(bases, materials.base_id)
             _train_base(materials, folder, unfinished)
         shutil.rmtree(unfinished, ignore_errors=True)
     return read_base(materials, bases, was_reused)
@@ -161,11 +162,12 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
     config = materials.config
     unfinished.mkdir(exist_ok=True)
     started = time.perf_counter()
-    model, tokenizer = build_backbone(config.backbone, materials.semantic_ids.level_sizes, config.seed)
-    model = make_ready(model)
-    reader = build_reader(materials, model, tokenizer)
     epochs: list[dict[str, Any]] = []
-    if config.backbone.source == EMBEDDED:
+    model, tokenizer, finished = _trained_backbone(materials, folder.parent)
+    reader = build_reader(materials, model, tokenizer)
+    if finished is not None:
+        epochs += finished
+    elif config.backbone.source == EMBEDDED:
         parts = {BACKBONE: FlatParameters(model.named_parameters())}
         stage = _base_stage(
             materials, reader, BACKBONE, parts, config.backbone.epochs, config.backbone.learning_rate,
@@ -190,8 +192,29 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
         save_adapter(adapted, temporary / "adapter")
         # A resumed base counts the epochs of all its lives, an uninterrupted one the clock, which is a little more.
         seconds = max(time.perf_counter() - started, sum(epoch["seconds"] for epoch in epochs))
-        record = {"seconds": seconds, "num_parameters": num_parameters, "epochs": epochs, "config": config.base_part()}
+        record = {
+            "seconds": seconds,
+            "num_parameters": num_parameters,
+            "epochs": epochs,
+            "backbone_id": materials.backbone_id,
+            "config": config.base_part(),
+        }
         (temporary / "base.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def _trained_backbone(
+    materials: Materials, bases: Path
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[dict[str, Any]] | None]:
+    """The backbone and its tokenizer, with its training log if another base had trained it already."""
+    config = materials.config
+    for file in sorted(bases.glob("*/base.json")) if config.backbone.source == EMBEDDED else []:
+        record = read_json(file, "base checkpoint")
+        if record.get("backbone_id") == materials.backbone_id:
+            log.info("the backbone of base %s is reused", file.parent.name)
+            model, tokenizer = load_weights(file.parent / BACKBONE), load_tokenizer(file.parent / BACKBONE)
+            return make_ready(model), tokenizer, [epoch for epoch in record["epochs"] if epoch["stage"] == BACKBONE]
+    model, tokenizer = build_backbone(config.backbone, materials.semantic_ids.level_sizes, config.seed)
+    return make_ready(model), tokenizer, None
 
 
 def _base_stage(

@@ -43,6 +43,11 @@ class Materials:
         return ListRules.choose(self.dataset, self.config.decoding.catalogue, self.config.decoding.repeats)
 
     @cached_property
+    def backbone_id(self) -> str:
+        """Names the backbone after block 0: equal for bases that differ only in the adapter on it."""
+        return hash_of_json([self.data_fingerprint, self.config.backbone_part()])[:16]
+
+    @cached_property
     def base_id(self) -> str:
         """Names the base checkpoint: equal configuration and data, equal name (16 hexadecimal digits)."""
         return hash_of_json([self.data_fingerprint, self.config.base_part()])[:16]

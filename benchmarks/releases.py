@@ -14,6 +14,7 @@ from peso.config import make_config
 from peso.data.list_rules import ListRules
 from peso.data.sources.peso_release import read_peso_release
 from peso.data.storage import load_dataset, save_dataset
+from peso.evaluation.summary import mean_over_blocks
 from peso.experiments.comparisons import make_claims
 from peso.experiments.markdown import cell_text, markdown_table
 from peso.experiments.plots import metric_per_block
@@ -34,6 +35,7 @@ LISTS: dict[str, tuple[CatalogueName, RepeatsName]] = {
     "released": ("all", "allowed"),
     "known": ("known", "excluded"),
 }
+TARGET_GROUPS, GROUP_METRICS = ("known_item", "new_item"), ("ndcg@10", "log_likelihood")
 METRICS = ("hit@1", "hit@5", "hit@10", "ndcg@5", "ndcg@10", "mrr@10", "log_likelihood")
 
 
@@ -95,6 +97,7 @@ def _write_tables(release: str, workspace: Path, results: Path) -> None:
         if not any(not variant.is_rival for variant in variants):
             continue
         rows = [_row(variant) for variant in variants]
+        blocks = variants[0].runs[0].result["blocks"]
         claims = [claim.sentence + f" ({claim.protocol}, {claim.comparison.metric})" for claim in make_claims(variants)]
         sections[name] = {"methods": rows, "claims": claims}
         columns = [*METRICS, "next_block_log_likelihood", "update_seconds", "test_seconds", "peak_gb"]
@@ -107,6 +110,10 @@ def _write_tables(release: str, workspace: Path, results: Path) -> None:
             for row in rows
         ]
         lines += markdown_table(["method", "block 1", "2", "3", "4", "seeds"], table)
+        num_targets = [sum(block["groups"][group]["num_targets"] for block in blocks) for group in TARGET_GROUPS]
+        lines += ["", "By target: {} items that an earlier event names, {} that none does:".format(*num_targets), ""]
+        headings = [f"{metric}, {group.replace('_', ' ')}" for group in TARGET_GROUPS for metric in GROUP_METRICS]
+        lines += markdown_table(["method", *headings], [[row["method"], *row["by_target"]] for row in rows])
         lines += ["", *[f"- {claim}" for claim in claims], ""]
     models = [record.result for record in records if record.result["base"]]
     checks = {
@@ -143,8 +150,16 @@ def _row(variant: Variant) -> dict[str, Any]:
             sum(result["blocks"][number]["ndcg@10"] for result in results) / len(results)
             for number in range(num_blocks)
         ],
+        "by_target": [_of_group(results, group, metric) for group in TARGET_GROUPS for metric in GROUP_METRICS],
         "ndcg@10_per_seed": [result["mean"]["ndcg@10"] for result in results],
     }
+
+
+def _of_group(results: list[dict[str, Any]], group: str, metric: str) -> float | None:
+    """Mean over blocks and seeds of a metric of one group of targets; None where it is not measured."""
+    groups = [[block["groups"][group] for block in result["blocks"]] for result in results]
+    values = [value for blocks in groups if (value := mean_over_blocks(blocks)[metric]) is not None]
+    return sum(values) / len(values) if values else None
 
 
 if __name__ == "__main__":

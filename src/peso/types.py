@@ -54,5 +54,7 @@ StartName = Literal["inherit", "fresh"]
 NextBlockDetail = Literal["ranks", "log_likelihood", "off"]
 """What the next-block protocol measures."""
 
-StudyName = Literal["table1", "table2", "table3", "fig2", "fig3", "fig4", "anchor", "matrix", "capacity", "drift"]
+StudyName = Literal[
+    "table1", "table2", "table3", "fig2", "fig3", "fig4", "anchor", "matrix", "capacity", "drift", "directions"
+]
 """A study that `peso.studies.registry` knows."""

@@ -10,6 +10,7 @@ from peso.errors import WorkspaceError
 from peso.studies.anchor import ANCHOR
 from peso.studies.capacity import CAPACITY
 from peso.studies.curves import FIGURE_3, FIGURE_4
+from peso.studies.directions import DIRECTIONS
 from peso.studies.drift import DRIFT
 from peso.studies.findings import Study
 from peso.studies.matrix import MATRIX
@@ -22,7 +23,7 @@ from peso.types import StudyName
 
 STUDIES: dict[StudyName, Study] = {
     study.name: study
-    for study in (TABLE_1, TABLE_2, TABLE_3, FIGURE_2, FIGURE_3, FIGURE_4, ANCHOR, MATRIX, CAPACITY, DRIFT)
+    for study in (TABLE_1, TABLE_2, TABLE_3, FIGURE_2, FIGURE_3, FIGURE_4, ANCHOR, MATRIX, CAPACITY, DRIFT, DIRECTIONS)
 }
 
 

@@ -36,12 +36,18 @@ def _text(cell: object) -> str:
     return f"{cell:.4f}" if isinstance(cell, float) else f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 
-def show_progress() -> None:
-    """Sends peso's log to stderr, a line per epoch and block."""
+def show_progress(is_silent: bool = False) -> None:
+    """Sends peso's log to stderr, a line per epoch and block, and nothing of what libraries tell their developers.
+
+    Args:
+        is_silent: whether peso's own lines are left out as well (another process writes them).
+    """
     import logging
+    import warnings
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("peso").setLevel(logging.INFO)
+    logging.getLogger("peso").setLevel(logging.WARNING if is_silent else logging.INFO)
+    warnings.simplefilter("ignore", FutureWarning)
 
     from transformers.utils import logging as transformers_logging
 

@@ -47,12 +47,18 @@ def run(
     overrides["memory"] = {"use": memory}
     overrides["decoding"] = {"catalogue": catalogue, "repeats": repeats}
     chosen = make_config(config, _without_none(overrides))
-    show_progress()
 
     from peso.files import read_json
+    from peso.training.processes import is_first, join_processes, leave_processes
     from peso.training.stream import run_stream
 
+    join_processes()
+    show_progress(is_silent=not is_first())
     folder = run_stream(workspace, chosen, resume)
+    is_silent = not is_first()
+    leave_processes()
+    if is_silent:
+        return
     result = read_json(folder / "result.json", "run result")
     if json:
         print_json(result)

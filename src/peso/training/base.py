@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peso.data.examples import targets_of_block
-from peso.files import atomic_directory, hash_of_json, read_json, remove_leftovers
+from peso.files import hash_of_json, read_json, remove_leftovers
 from peso.lm.adapters import attach_adapter, load_adapter, lora_parameters, save_adapter, token_row_parameters
 from peso.lm.backbone import EMBEDDED, build_backbone, load_tokenizer, load_weights, save_backbone
 from peso.lm.device import make_ready
@@ -26,6 +26,7 @@ from peso.lm.parameters import FlatParameters
 from peso.lm.past_adapters import magnitude_parameters
 from peso.lm.rows import Rows, many_targets_per_row, one_target_per_row
 from peso.training.materials import Materials, Reader, build_reader
+from peso.training.processes import is_first, locked_by_first, wait_for_all, written_by_first
 from peso.training.trainer import EpochRecord, Stage, train_stage
 
 log = logging.getLogger(__name__)
@@ -66,11 +67,13 @@ def prepare_base(materials: Materials, bases: Path) -> Base:
     """
     folder = bases / materials.base_id
     bases.mkdir(parents=True, exist_ok=True)
-    with FileLock(bases / f"{materials.backbone_id}.lock"):
+    with locked_by_first(FileLock(bases / f"{materials.backbone_id}.lock")):
         was_reused = folder.exists()
         unfinished = bases / f"unfinished-{materials.base_id}"
+        wait_for_all()
         if not was_reused:
-            remove_leftovers(bases, materials.base_id)
+            if is_first():
+                remove_leftovers(bases, materials.base_id)
             _train_base(materials, folder, unfinished)
         shutil.rmtree(unfinished, ignore_errors=True)
     return read_base(materials, bases, was_reused)
@@ -177,8 +180,9 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
         epochs += _as_rows(records, selected, BACKBONE)
         own_memory(model)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    with atomic_directory(folder) as temporary:
-        save_backbone(model, tokenizer, temporary / BACKBONE)
+    with written_by_first(folder) as temporary:
+        if temporary is not None:
+            save_backbone(model, tokenizer, temporary / BACKBONE)
         adapted = attach_adapter(model, config.adapter, reader.builder.vocabulary.all_token_ids, config.seed)
         if config.training.base_epochs:
             training = config.training
@@ -188,6 +192,8 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
             )  # fmt: skip
             records, selected = train_stage(model, reader.likelihood, stage, unfinished / "adapter.safetensors")
             epochs += _as_rows(records, selected, "adapter")
+        if temporary is None:
+            return
         (temporary / "adapter").mkdir()
         save_adapter(adapted, temporary / "adapter")
         # A resumed base counts the epochs of all its lives, an uninterrupted one the clock, which is a little more.

@@ -21,6 +21,7 @@ from peso.evaluation.tables import list_rows, ranks_in_lists, target_rows
 from peso.lm.rows import one_target_per_row
 from peso.training.materials import Materials, Reader
 from peso.training.memory import NeighbourMemory, build_memory
+from peso.training.processes import gather_shares, own_share
 from peso.training.trainer import code_losses
 
 
@@ -125,13 +126,15 @@ def recommend_for(
         Items, int64 [T, k], -1 where a list is short; and their log-probabilities, float32 [T, k].
     """
     dataset, config = materials.dataset, materials.config
+    all_targets, targets = targets, own_share(targets)
     starts = history_starts(dataset, targets, config.max_history)
     histories = [dataset.event_item[start:target] for start, target in zip(starts, targets, strict=True)]
     excluded = materials.list_rules.excluded(dataset, targets)
     recommender = Recommender(reader.model, reader.builder.vocabulary, config.decoding)
     prompts = [reader.builder.prompt(history) for history in histories]
     remembered = None if memory is None else memory.recall(items_taken_before(dataset, targets))
-    return recommender.recommend(prompts, trie, excluded, remembered)
+    items, scores = gather_shares(len(all_targets), *recommender.recommend(prompts, trie, excluded, remembered))
+    return items, scores
 
 
 def count_defects(lists: IntArray, allowed: IntArray) -> tuple[int, int]:

@@ -10,19 +10,20 @@ import resource
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from peso.config import RunConfig, dump_config
 from peso.errors import WorkspaceError
-from peso.files import atomic_directory, read_json, remove_leftovers, write_text
+from peso.files import read_json, remove_leftovers, write_text
 from peso.methods.registry import build_method
 from peso.training.base import BASE_BLOCK, Base, load_state, prepare_base
 from peso.training.materials import Materials, Reader, load_materials
 from peso.training.measure import Measurement, measure_in_block, measure_next_block
 from peso.training.outcome import MEASURED, RESULT, read_update, write_measurements, write_outcome
+from peso.training.processes import is_first, locked_by_first, wait_for_all, written_by_first
 from peso.training.update import UPDATE_FILE, run_update, write_update
 
 log = logging.getLogger(__name__)
@@ -45,21 +46,26 @@ def run_stream(workspace: Path, config: RunConfig, resume: bool = False) -> Path
     materials = load_materials(workspace, config)
     folder = workspace / "runs" / materials.run_id
     with _claimed(folder):
-        if (folder / RESULT).exists():
-            if resume:
-                shutil.rmtree(folder / MEASURED, ignore_errors=True)  # a kill may have come after the result
-                return folder
+        is_finished, is_begun = (folder / RESULT).exists(), folder.exists()
+        wait_for_all()
+        if is_finished and resume:
+            shutil.rmtree(folder / MEASURED, ignore_errors=True)  # a kill may have come after the result
+            return folder
+        if is_finished:
             raise WorkspaceError(f"run {folder.name} is finished already; read {folder / RESULT}, or change the seed.")
-        if folder.exists() and not resume:
+        if is_begun and not resume:
             raise WorkspaceError(f"run {folder.name} was interrupted; add --resume to go on where it stopped.")
-        remove_leftovers(folder)
-        for part in ("adapters", MEASURED):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-            remove_leftovers(folder / part)
-        write_text(folder / "config.toml", dump_config(config))
+        if is_first():
+            remove_leftovers(folder)
+            for part in ("adapters", MEASURED):
+                (folder / part).mkdir(parents=True, exist_ok=True)
+                remove_leftovers(folder / part)
+            write_text(folder / "config.toml", dump_config(config))
         base = prepare_base(materials, workspace / "bases")
         _run_blocks(materials, base, folder)
-        write_outcome(materials, base, folder, _peak_memory_bytes())
+        if is_first():
+            write_outcome(materials, base, folder, _peak_memory_bytes())
+        wait_for_all()
     return folder
 
 
@@ -71,19 +77,21 @@ def _run_blocks(materials: Materials, base: Base, folder: Path) -> None:
         if not adapter.exists():
             twin = _trained_elsewhere(materials, folder, block)
             checkpoint = folder / f"checkpoint_block_{block}.safetensors"
-            with atomic_directory(adapter) as temporary:
-                if twin is not None:
-                    shutil.copytree(twin, temporary, dirs_exist_ok=True)
-                else:
+            with written_by_first(adapter) as temporary:
+                if twin is None:
                     model, update = run_update(materials, base, method, adapters, block, checkpoint)
-                    write_update(temporary, model, update, materials.update_id)
+                    if temporary is not None:
+                        write_update(temporary, model, update, materials.update_id)
+                elif temporary is not None:
+                    shutil.copytree(twin, temporary, dirs_exist_ok=True)
         for leftover in folder.glob(f"checkpoint_block_{block}*"):
-            leftover.unlink()
+            leftover.unlink(missing_ok=True)
         if not measured.exists():
             _, reader = load_state(materials, base, adapter)
             measurements = list(_measurements(materials, reader, block))
-            with atomic_directory(measured) as temporary:
-                write_measurements(temporary, measurements)
+            with written_by_first(measured) as temporary:
+                if temporary is not None:
+                    write_measurements(temporary, measurements)
 
 
 def _measurements(materials: Materials, reader: Reader, block: int) -> Iterator[Measurement]:
@@ -109,14 +117,12 @@ def _trained_elsewhere(materials: Materials, folder: Path, block: int) -> Path |
 def _claimed(folder: Path) -> Iterator[None]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.parent / f".{folder.name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise WorkspaceError(f"run {folder.name} is being written by another process; wait for it to end.") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked_by_first(lock, timeout_seconds=0))
+        except Timeout:
+            raise WorkspaceError(f"run {folder.name} is being written by another run; wait for it to end.") from None
         yield
-    finally:
-        lock.release()
 
 
 def _peak_memory_bytes() -> int:

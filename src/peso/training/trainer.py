@@ -25,6 +25,7 @@ from peso.lm.sequences import SequenceBuilder
 from peso.seeding import derive_seed
 from peso.training.checkpoints import load_checkpoint, save_checkpoint
 from peso.training.optimisation import FlatOptimizer
+from peso.training.processes import add_over_processes, is_first, num_processes, own_share, process_number
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ def train_stage(
 
     for epoch in range(len(records), stage.epochs):
         started = time.perf_counter()
-        torch.manual_seed(derive_seed(stage.seed, "dropout", stage.name, epoch))
+        torch.manual_seed(derive_seed(stage.seed, "dropout", stage.name, epoch) + process_number())
         if stage.training.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         train_loss, ratio = _train_epoch(model, likelihood, stage, optimizer, plan[epoch])
@@ -149,7 +150,8 @@ def train_stage(
             stage.name, epoch + 1, stage.epochs, train_loss, valid_loss, weights.sum() / seconds,
         )  # fmt: skip
         state = optimizer.state() | {f"{name}.best": values for name, values in best.items()}
-        save_checkpoint(checkpoint, stage.key, {"epochs": [asdict(record) for record in records]}, state)
+        if is_first():
+            save_checkpoint(checkpoint, stage.key, {"epochs": [asdict(record) for record in records]}, state)
 
     for name, part in stage.parts.items():
         part.restore(best[name])
@@ -212,6 +214,8 @@ def training_step(
 def add_gradient(model: PreTrainedModel, likelihood: CodeLikelihood, stage: Stage, chosen: np.ndarray) -> Tensor:
     """Adds the gradient of the mean cross-entropy over the targets of some training rows to the parts' gradients.
 
+    Each process takes its share of the rows; the sums are over all of them.
+
     Args:
         model: in training mode.
         likelihood: the loss.
@@ -221,16 +225,19 @@ def add_gradient(model: PreTrainedModel, likelihood: CodeLikelihood, stage: Stag
     Returns:
         The summed loss of all targets in nats, a scalar without gradient.
     """
-    rows, training = stage.train_rows.take(chosen), stage.training
-    num_losses = int(rows.num_targets.sum()) * stage.builder.vocabulary.num_levels
-    losses = []
-    for piece in split_by_weight(rows.num_targets, training.passes_per_step):
+    rows, training = stage.train_rows.take(own_share(chosen)), stage.training
+    num_losses = int(stage.train_rows.num_targets[chosen].sum()) * stage.builder.vocabulary.num_levels
+    loss_sum = torch.zeros((), device=model.device)
+    for piece in split_by_weight(rows.num_targets, training.passes_per_step) if len(rows) else []:
         batch = stage.builder.batch(rows.take(piece), training.line_tokens).to(model.device)
         with torch.autocast(model.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
             loss = likelihood.negative_log_likelihood(model, batch).sum()
         (loss / num_losses).backward()
-        losses.append(loss.detach())
-    return torch.stack(losses).sum()
+        loss_sum += loss.detach()
+    for part in stage.parts.values():
+        add_over_processes(part.gradient)
+    add_over_processes(loss_sum)
+    return loss_sum
 
 
 def clip_gradient(optimizer: FlatOptimizer, longest: float) -> None:
@@ -297,11 +304,12 @@ def code_losses(model: PreTrainedModel, likelihood: CodeLikelihood, builder: Seq
         float64 [R, M] in nats, in the order of the rows; the sum over M is -log p(item | history).
     """
     model.eval()
-    losses = np.empty((len(rows), builder.vocabulary.num_levels), dtype=np.float64)
-    for chosen in evaluation_batches(builder, rows):
+    losses = torch.zeros(len(rows), builder.vocabulary.num_levels, dtype=torch.float64)
+    for chosen in evaluation_batches(builder, rows)[process_number() :: num_processes()]:
         batch = builder.batch(rows.take(chosen)).to(model.device)
-        losses[chosen] = likelihood.negative_log_likelihood(model, batch).double().cpu().numpy()
-    return losses
+        losses[torch.from_numpy(chosen)] = likelihood.negative_log_likelihood(model, batch).double().cpu()
+    add_over_processes(losses)
+    return losses.numpy()
 
 
 def mean_loss(model: PreTrainedModel, likelihood: CodeLikelihood, builder: SequenceBuilder, rows: Rows) -> float:

@@ -19,3 +19,7 @@ class ConfigError(PesoError):
 
 class WorkspaceError(PesoError):
     """A workspace, run, or checkpoint is missing, incomplete, or belongs to other data."""
+
+
+class InstallationError(PesoError):
+    """A library that an option needs is not installed."""

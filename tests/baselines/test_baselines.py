@@ -37,13 +37,13 @@ def test_lists_by_hand() -> None:
     dataset, everything = by_hand(), np.arange(10)
     targets = targets_of_block(dataset, 1, "test")
     # Trained on in block 1: 4 1 | 4 8. All of block 0 counts too.
-    assert PopularInBlock(dataset, 1, everything).lists(targets, 4)[0].tolist() == [4, 1, 8, -1]
-    assert PopularSoFar(dataset, 1, everything).lists(targets, 3)[0].tolist() == [0, 1, 2]
+    assert PopularInBlock(dataset, 1).lists(targets, 4, everything)[0].tolist() == [4, 1, 8, -1]
+    assert PopularSoFar(dataset, 1).lists(targets, 3, everything)[0].tolist() == [0, 1, 2]
     # User a's last item is 5, which nothing has followed yet; user c's is 7, which 8 followed once.
-    lists = Successor(dataset, 1, everything).lists(targets, 4)
+    lists = Successor(dataset, 1).lists(targets, 4, everything)
     assert lists[0].tolist() == [4, 1, 8, 0]
     assert lists[1].tolist() == [8, 4, 1, 0]
-    without = Successor(dataset, 1, np.setdiff1d(everything, [8])).lists(targets, 4)
+    without = Successor(dataset, 1).lists(targets, 4, np.setdiff1d(everything, [8]))
     assert without[1].tolist() == [4, 1, 0, 2]
 
 
@@ -51,7 +51,7 @@ def test_neighbours_by_hand() -> None:
     """User b ended block 0 with 0 1 7 8; of what is known, 0 1 2 3 and 9 0 2 3 stand near them."""
     dataset = by_hand()
     targets = targets_of_block(dataset, 1, "test")
-    lists = NeighbourCounts(dataset, 1, np.arange(10)).lists(targets, 10)
+    lists = NeighbourCounts(dataset, 1).lists(targets, 10, np.arange(10))
     counts = np.zeros((10, 10))
     for known in ([0, 1, 2, 3, 4, 1], [0, 1, 7, 8], [9, 0, 2, 3, 4, 8]):
         for late in range(len(known)):
@@ -79,8 +79,8 @@ def test_lists_do_not_depend_on_what_may_not_be_known(baseline: type) -> None:
         dataset.user_ids, dataset.item_ids, dataset.titles, dataset.event_user, items, dataset.event_block, 3
     )
     targets = targets_of_block(dataset, 1, "train")
-    lists = baseline(dataset, 1, np.arange(40)).lists(targets, 5)
-    assert lists.tolist() == baseline(changed, 1, np.arange(40)).lists(targets, 5).tolist()
+    lists = baseline(dataset, 1).lists(targets, 5, np.arange(40))
+    assert lists.tolist() == baseline(changed, 1).lists(targets, 5, np.arange(40)).tolist()
     for row in lists:
         named = row[row >= 0]
         assert len(set(named.tolist())) == len(named)
@@ -96,8 +96,8 @@ def test_lists_of_test_targets_do_not_depend_on_the_test_events(baseline: type) 
     changed = Dataset(
         dataset.user_ids, dataset.item_ids, dataset.titles, dataset.event_user, items, dataset.event_block, 3
     )
-    lists = baseline(dataset, 1, np.arange(40)).lists(targets, 10)
-    assert lists.tolist() == baseline(changed, 1, np.arange(40)).lists(targets, 10).tolist()
+    lists = baseline(dataset, 1).lists(targets, 10, np.arange(40))
+    assert lists.tolist() == baseline(changed, 1).lists(targets, 10, np.arange(40)).tolist()
 
 
 def test_results_are_written_once_per_data_and_match_their_rows(tmp_path: Path) -> None:

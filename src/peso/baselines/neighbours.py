@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from peso.baselines.base import Baseline
-from peso.baselines.popularity import padded
+from peso.baselines.lists import completed
 from peso.config import MemoryConfig
 from peso.data.dataset import IntArray
 from peso.data.neighbours import count_neighbours
@@ -16,21 +16,18 @@ class NeighbourCounts(Baseline):
 
     name: ClassVar[str] = "neighbours"
 
-    def lists(self, targets: IntArray, k: int) -> IntArray:
+    def lists(self, targets: IntArray, k: int, allowed: IntArray) -> IntArray:
         """See `Baseline.lists`; ties go to the more popular item."""
         config = MemoryConfig()
         neighbours = count_neighbours(
             self.dataset, self.known_events, config.distance_weights, config.backward, config.decay
         )
         popularity = np.bincount(self.dataset.event_item[self.known_events], minlength=self.dataset.num_items)
-        popular = np.r_[self.most_frequent(self.block_events, 2 * k), self.most_frequent(self.known_events, 2 * k)]
-        popular = popular[np.sort(np.unique(popular, return_index=True)[1])]
+        popular, is_allowed = self.popular(k, allowed), self.is_allowed(allowed)
         starts = self.dataset.user_offsets[self.dataset.event_user[targets]]
         table = np.empty((len(targets), k), dtype=np.int64)
         for row, (start, target) in enumerate(zip(starts, targets, strict=True)):
             near, weights = neighbours.near(self.dataset.event_item[start:target], config.lag_weights)
-            is_allowed = self.is_allowed[near]
-            near, weights = near[is_allowed], weights[is_allowed]
-            best = near[np.lexsort((near, -popularity[near], -weights))[:k]]
-            table[row] = padded(np.r_[best, popular[~np.isin(popular, best)]], k)
+            near, weights = near[is_allowed[near]], weights[is_allowed[near]]
+            table[row] = completed(near[np.lexsort((near, -popularity[near], -weights))], popular, k)
         return table

@@ -5,14 +5,8 @@ from typing import ClassVar
 import numpy as np
 
 from peso.baselines.base import Baseline
+from peso.baselines.lists import padded
 from peso.data.dataset import IntArray
-
-
-def padded(items: IntArray, k: int) -> IntArray:
-    """A list cut or filled with -1 to length k."""
-    result = np.full(k, -1, dtype=np.int64)
-    result[: len(items)] = items[:k]
-    return result
 
 
 class PopularSoFar(Baseline):
@@ -20,9 +14,9 @@ class PopularSoFar(Baseline):
 
     name: ClassVar[str] = "popular"
 
-    def lists(self, targets: IntArray, k: int) -> IntArray:
+    def lists(self, targets: IntArray, k: int, allowed: IntArray) -> IntArray:
         """See `Baseline.lists`."""
-        return np.tile(padded(self.most_frequent(self.known_events, k), k), (len(targets), 1))
+        return np.tile(padded(self.most_frequent(self.known_events, k, allowed), k), (len(targets), 1))
 
 
 class PopularInBlock(Baseline):
@@ -30,6 +24,6 @@ class PopularInBlock(Baseline):
 
     name: ClassVar[str] = "popular_in_block"
 
-    def lists(self, targets: IntArray, k: int) -> IntArray:
+    def lists(self, targets: IntArray, k: int, allowed: IntArray) -> IntArray:
         """See `Baseline.lists`."""
-        return np.tile(padded(self.most_frequent(self.block_events, k), k), (len(targets), 1))
+        return np.tile(padded(self.most_frequent(self.block_events, k, allowed), k), (len(targets), 1))

@@ -1,4 +1,4 @@
-"""Runs every rival over a workspace and writes results in the form of a run."""
+"""Runs rivals over a workspace and writes results in the form of a run."""
 
 import time
 from collections.abc import Sequence
@@ -23,40 +23,51 @@ BASELINES: tuple[type[Baseline], ...] = (PopularSoFar, PopularInBlock, Successor
 LIST_LENGTH = 10
 
 
-def run_baselines(dataset: Dataset, workspace: Path, rules: ListRules) -> list[Path]:
-    """Measures every rival under both protocols; results of the same data are kept.
+def run_baselines(
+    dataset: Dataset, workspace: Path, rules: ListRules, rivals: Sequence[type[Baseline]] = BASELINES
+) -> list[Path]:
+    """Measures rivals under both protocols; results of the same data and settings are kept.
 
     Args:
         dataset: the events.
         workspace: where `baselines/<name>-<rules>/` goes.
         rules: what their lists may name.
+        rivals: which.
 
     Returns:
-        The result folders, in the order of `BASELINES`.
+        The result folders, in the order of `rivals`.
     """
     folders = []
-    for baseline in BASELINES:
+    for baseline in rivals:
         folder = workspace / "baselines" / f"{baseline.name}-{rules.name.replace(', ', '-').replace(' ', '-')}"
         folders.append(folder)
-        result = folder / "result.json"
-        if result.exists() and read_json(result, "rival's result")["data_fingerprint"] == dataset.fingerprint:
-            continue
-        _measure(dataset, baseline, rules, folder)
+        if not _is_measured(folder / "result.json", dataset, baseline):
+            _measure(dataset, baseline, rules, folder)
     return folders
+
+
+def _is_measured(path: Path, dataset: Dataset, baseline: type[Baseline]) -> bool:
+    if not path.exists():
+        return False
+    result = read_json(path, "rival's result")
+    return result["data_fingerprint"] == dataset.fingerprint and result["config"] == baseline.config()
 
 
 def _measure(dataset: Dataset, baseline: type[Baseline], rules: ListRules, folder: Path) -> None:
     targets, lists, in_block, next_block = [], [], [], []
+    fitted: Baseline | None = None
     for block in range(dataset.num_blocks):
+        started = time.perf_counter()
+        fitted = baseline(dataset, block, fitted)
+        trained = time.perf_counter()
         if block > 0:  # block 0 trains the base; the stream is judged from block 1 on
-            started = time.perf_counter()
-            rows, listed = _score(dataset, baseline, rules, "in_block", block)
+            rows, listed = _score(fitted, rules, "in_block", block)
             targets.append(rows)
             lists.append(listed)
-            times = {"train_seconds": 0.0, "test_seconds": time.perf_counter() - started}
+            times = {"train_seconds": trained - started, "test_seconds": time.perf_counter() - trained}
             in_block.append({"block": block} | summarise(rows) | times)
         if block + 1 < dataset.num_blocks:
-            rows, _ = _score(dataset, baseline, rules, "next_block", block)
+            rows, _ = _score(fitted, rules, "next_block", block)
             targets.append(rows)
             next_block.append({"model_block": block, "block": block + 1} | summarise(rows))
     result: dict[str, Any] = {
@@ -77,7 +88,7 @@ def _measure(dataset: Dataset, baseline: type[Baseline], rules: ListRules, folde
             "num_blocks": dataset.num_blocks,
             "source": dataset.source,
         },
-        "config": {},
+        "config": baseline.config(),
         "base": None,
         "training": [],
         "movement": [],
@@ -88,15 +99,14 @@ def _measure(dataset: Dataset, baseline: type[Baseline], rules: ListRules, folde
         write_json(temporary / "result.json", result)
 
 
-def _score(
-    dataset: Dataset, baseline: type[Baseline], rules: ListRules, protocol: str, model_block: int
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _score(fitted: Baseline, rules: ListRules, protocol: str, model_block: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    dataset = fitted.dataset
     is_next = protocol == "next_block"
     block = model_block + 1 if is_next else model_block
     events = all_events_of_block(dataset, block) if is_next else targets_of_block(dataset, block, "test")
-    fitted = baseline(dataset, model_block, rules.allowed(dataset, block))
     excluded = rules.excluded(dataset, events)
-    lists = without(fitted.lists(events, LIST_LENGTH + max(map(len, excluded), default=0)), excluded, LIST_LENGTH)
+    longest = LIST_LENGTH + max(map(len, excluded), default=0)
+    lists = without(fitted.lists(events, longest, rules.allowed(dataset, block)), excluded, LIST_LENGTH)
     rows = target_rows(
         dataset,
         events,

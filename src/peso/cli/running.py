@@ -89,10 +89,14 @@ def baselines(
     repeats: Annotated[
         str, typer.Option(help="Naming what the user already took: auto, allowed or excluded.")
     ] = "auto",
+    classical: Annotated[
+        bool,
+        typer.Option("--classical", help="Also item-kNN, BPR and SASRec, updated and retrained; takes a while."),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Measure the rivals without a network: popularity so far, popularity in the block, successor counts."""
-    from peso.baselines.run import run_baselines
+    """Measure the rivals: popularity so far, popularity in the block, successor counts, and the classical ones."""
+    from peso.baselines.run import BASELINES, run_baselines
     from peso.config import make_config
     from peso.data.list_rules import ListRules
     from peso.data.storage import load_dataset
@@ -101,7 +105,13 @@ def baselines(
 
     checked = make_config(None, {"decoding": {"catalogue": catalogue, "repeats": repeats}}).decoding
     dataset = load_dataset(workspace / "data")
-    folders = run_baselines(dataset, workspace, ListRules.choose(dataset, checked.catalogue, checked.repeats))
+    rivals = BASELINES
+    if classical:
+        from peso.rivals.registry import classical_rivals
+
+        rivals += classical_rivals()
+        show_progress()
+    folders = run_baselines(dataset, workspace, ListRules.choose(dataset, checked.catalogue, checked.repeats), rivals)
     if json:
         print_json([read_json(folder / "result.json", "rival's result") for folder in folders])
     else:

@@ -58,7 +58,7 @@ class Variant:
 
     @property
     def is_rival(self) -> bool:
-        """Whether this is a rival without a network."""
+        """Whether this is a rival, which is measured once, without a seed of the study."""
         return self.runs[0].result["seed"] is None
 
     def targets(self, protocol: str) -> pl.DataFrame:
@@ -110,7 +110,11 @@ def group_variants(records: Sequence[RunRecord]) -> list[Variant]:
         name = f"{key[0]} ({label})" if label else key[0]
         runs = sorted(runs, key=lambda run: (run.result["seed"] is None, run.result["seed"]))
         variants.append(Variant(name, runs[0].result["method"], key[1], runs))
-    order = ["popular", "popular_in_block", "successor", "neighbours", "frozen", "single", "peso"]
+    counted, classical = (
+        ["popular", "popular_in_block", "successor", "neighbours"],
+        ["item_knn", "bpr", "sasrec", "sasrec_retrained"],
+    )
+    order = [*counted, *classical, "frozen", "single", "peso"]
     return sorted(variants, key=lambda v: (order.index(v.method) if v.method in order else len(order), v.name))
 
 

@@ -163,7 +163,7 @@ class ReplayConfig(_Section):
 class FullConfig(_Section):
     """How the method "full" trains a whole backbone; ignored by others."""
 
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(3e-4, gt=0)
     """Peak learning rate of all weights on later blocks."""
 
 

@@ -1,4 +1,4 @@
-"""What the anchor gains at other ranks, in other layers, and with the adapter or the token rows alone."""
+"""What updates and the anchor gain at other ranks, in other layers, with a part alone, and with all weights."""
 
 from typing import Any
 
@@ -13,7 +13,10 @@ from peso.studies.methods_compared import method_arm
 from peso.studies.plan import Arm, Pair, Plan
 from peso.studies.running import Outcome
 
-RANKS = (2, 8, 32)
+RANKS = (2, 8, 32, 64)
+"""Larger than the base configuration's are also tried at half its rate: more of the same scale moves a layer further."""
+ALL_WEIGHTS = "full"
+"""The method that trains the whole backbone: what a larger adapter may come near."""
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 STANDSTILL = 1e-9
@@ -29,6 +32,9 @@ def capacities(config: RunConfig) -> dict[str, dict[str, Any]]:
         if rank != adapter.r:
             scaled = {"r": rank, "lora_alpha": max(1, round(adapter.lora_alpha * rank / adapter.r))}
             found[f"rank {rank}"] = {"adapter": scaled}
+        if rank > adapter.r:
+            slower = {"learning_rate": config.training.learning_rate / 2}
+            found[f"rank {rank}, half the rate"] = {"adapter": scaled, "training": slower}
     found["attention only"] = {"adapter": {"target_modules": ATTENTION}}
     found["feed-forward only"] = {"adapter": {"target_modules": FEED_FORWARD}}
     found["adapter alone"] = {"training": {"token_rows_learning_rate": STANDSTILL}}
@@ -51,9 +57,13 @@ def plan_capacities(config: RunConfig, dataset: Dataset) -> Plan:
         for name in chosen
         if name != AS_CONFIGURED
     ]
+    arms.append(method_arm(ALL_WEIGHTS))
+    pairs += [Pair(f"single, {name}", ALL_WEIGHTS, "single: against all weights") for name in chosen if "rank" in name]
+    pairs.append(Pair(f"single, {AS_CONFIGURED}", ALL_WEIGHTS, "single: against all weights"))
     modules = ", ".join(config.adapter.target_modules)
     notes = [
         f'"{AS_CONFIGURED}" is rank {config.adapter.r} on {modules}.',
+        f"Half the rate is that of A and B alone. {ALL_WEIGHTS} has a rate of its own ({config.full.learning_rate:g}).",
         "An adapter of another rank or place has a base of its own: the same backbone, another first adapter.",
         '"Adapter alone" and "token rows alone" hold the other part still in later blocks only; on block 0 both train.',
         "Left out, because no configuration expresses it: an adapter without trainable token rows from the start, and "
@@ -75,5 +85,5 @@ def present(outcome: Outcome) -> Findings:
 
 
 CAPACITY = Study(
-    "capacity", "Does what an anchor gains depend on how much an update can change?", plan_capacities, present
+    "capacity", "What does it gain to let an update change more, with and without an anchor?", plan_capacities, present
 )

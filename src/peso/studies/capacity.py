@@ -14,7 +14,7 @@ from peso.studies.plan import Arm, Pair, Plan
 from peso.studies.running import Outcome
 
 RANKS = (2, 8, 32, 64)
-"""Those above the base configuration's are also tried at half its rate, for at equal scale they move a layer further."""
+"""The larger ones are also tried at half the rate, for at equal scale they move a layer further."""
 ALL_WEIGHTS = "full"
 """The method that trains the whole backbone: what a larger adapter may come near."""
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")

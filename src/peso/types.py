@@ -56,3 +56,9 @@ NextBlockDetail = Literal["ranks", "log_likelihood", "off"]
 
 StudyName = Literal["table1", "table2", "table3", "fig2", "fig3", "fig4", "anchor", "matrix", "capacity", "drift"]
 """A study that `peso.studies.registry` knows."""
+
+EncoderName = Literal["tfidf", "sentences", "language-model", "precomputed", "collaborative"]
+"""What turns an item into a vector; see `peso.semantic_ids.encoders.registry`."""
+
+QuantizerName = Literal["rq-kmeans", "random", "balanced"]
+"""What turns vectors into codes; see `peso.semantic_ids.quantizers.registry`."""

@@ -127,5 +127,5 @@ def test_too_many_items_are_refused() -> None:
 
 def test_a_space_beyond_whole_numbers_is_refused() -> None:
     codebook = AdditiveCodebook([np.zeros((2**16, 1), np.float32)] * 4)
-    with pytest.raises(DataError, match="more than 2\\^62 IDs"):
+    with pytest.raises(DataError, match="more than 2\\^62 codes"):
         match_unique(codebook, places(0.0), np.zeros((1, 4), np.int64), np.empty((0, 4), dtype=np.int64))

@@ -5,7 +5,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from peso.cli.options import JsonOption, WorkspaceOption, print_json, show_progress
+from peso.cli.options import JsonOption, WorkspaceOption, print_json, print_table, show_progress
 from peso.types import EncoderName, QuantizerName
 
 app = typer.Typer(help="Give items semantic IDs, and judge them.", no_args_is_help=True, rich_markup_mode=None)
@@ -51,3 +51,23 @@ def encode(
     if record["error_before"]:
         rise = record["error_after"] / record["error_before"] - 1
         typer.echo(f"Mean squared error of the codes: {record['error_after']:.4g}, {rise:.1%} more than before.")
+
+
+@app.command("report")
+def report(workspace: WorkspaceOption, json: JsonOption = False) -> None:
+    """Write items.html: how much the codes keep of the items, level by level, with a picture of the tree."""
+    show_progress()
+
+    from peso.experiments.items_report import write_items_report
+
+    facts = write_items_report(workspace)
+    if json:
+        print_json(facts)
+        return
+
+    import polars as pl
+
+    columns = ["level", "num_used", "perplexity", "num_prefixes", "largest_prefix", "codebook_error"]
+    columns += ["variance_within", "neighbours_sharing", "neighbours_by_chance", "purity"]
+    print_table(pl.DataFrame(facts["levels"]).select(columns))
+    typer.echo(facts["report"])

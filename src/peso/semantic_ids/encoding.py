@@ -15,7 +15,7 @@ from peso.data.dataset import Dataset, IntArray
 from peso.data.storage import load_dataset
 from peso.errors import ConfigError, WorkspaceError
 from peso.files import atomic_directory, write_json
-from peso.semantic_ids.assignment import make_unique
+from peso.semantic_ids.assignment import check_capacity, make_unique
 from peso.semantic_ids.catalogue import SemanticIds
 from peso.semantic_ids.encoders.base import ItemContents
 from peso.semantic_ids.encoders.batches import encode_in_batches
@@ -92,6 +92,7 @@ def encode_workspace(workspace: Path, request: EncodingRequest) -> Path:
         )
     quantizer = build_quantizer(request.quantizer)
     dataset = load_dataset(workspace / "data")
+    check_capacity(dataset.num_items, request.level_sizes)
     refuse_under_models(workspace)
     items = read_contents(dataset)
     first_blocks = dataset.item_first_block

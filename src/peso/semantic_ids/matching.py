@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from peso.data.dataset import IntArray
-from peso.errors import DataError
+from peso.semantic_ids.assignment import check_capacity
 from peso.semantic_ids.frozen import Vectors
 from peso.semantic_ids.quantizers.additive import AdditiveCodebook, Float64, squared_distances
 
@@ -49,16 +49,10 @@ def match_unique(codebook: AdditiveCodebook, vectors: Vectors, codes: IntArray, 
         taken: int64 [T, M], distinct codes of earlier items.
 
     Raises:
-        DataError: there are more items than codes.
+        DataError: there are more items than codes, or more codes than 2^62.
     """
     sizes = np.array(codebook.level_sizes, dtype=np.int64)
-    space = int(np.prod(sizes.astype(object)))
-    if len(codes) + len(taken) > space:
-        raise DataError(
-            f"{len(codes) + len(taken):,} items cannot have distinct codes of {space:,}; add a level or codes."
-        )
-    if space >= 2**62:
-        raise DataError(f"levels of {tuple(sizes.tolist())} codes make more than 2^62 IDs; use fewer levels or codes.")
+    check_capacity(len(codes) + len(taken), codebook.level_sizes)
     strides = np.r_[np.cumprod(sizes[:0:-1])[::-1], 1]
     latents = codebook.latents(vectors)
     residuals = latents - codebook.reconstruct(codes, len(sizes) - 1)

@@ -2,9 +2,9 @@
 
 With C the symmetric counts of items that stand up to five places apart in one user's sequence, M is their positive
 pointwise mutual information max(0, log(C_ij sum(C) / (C_i. C_.j))) and U S V^T its truncated SVD. An item's vector is
-its row of (U + V) sqrt(S) / 2, word and context vectors added as Levy, Goldberg and Dagan (2015) do: products of vectors
-are then the positive semidefinite part of M, so that items which are taken together are alike, not only items which
-are taken with the same others.
+its row of (U + V) sqrt(S) / 2, word and context vectors added as Levy, Goldberg and Dagan (2015) do: products of
+vectors are then the positive semidefinite part of M, so that items which are taken together are alike, not only items
+which are taken with the same others.
 """
 
 import numpy as np

@@ -19,6 +19,10 @@ def build_quantizer(name: str) -> Quantizer:
             from peso.semantic_ids.quantizers.rq_kmeans import ResidualKMeans
 
             return ResidualKMeans()
+        case "rq-vae" | "rq-vae-straight-through":
+            from peso.semantic_ids.quantizers.rqvae import RqVaeQuantizer
+
+            return RqVaeQuantizer("rotation" if name == "rq-vae" else "straight_through")
         case "random" | "balanced":
             from peso.semantic_ids.quantizers.controls import BalancedCodes, RandomCodes
 

@@ -11,7 +11,7 @@ def fingerprint_of_weights(model: nn.Module) -> str:
     """A hash of every parameter's name, shape, sum and sum of magnitudes: quick, and no two trained models share it."""
     return hash_of_json(
         [
-            [name, list(weight.shape), float(weight.sum(dtype=float64)), float(weight.abs().sum(dtype=float64))]
+            [name, list(weight.shape), weight.sum(dtype=float64).item(), weight.abs().sum(dtype=float64).item()]
             for name, weight in model.named_parameters()
         ]
     )

@@ -60,7 +60,7 @@ StudyName = Literal["table1", "table2", "table3", "fig2", "fig3", "fig4", "ancho
 EncoderName = Literal["tfidf", "sentences", "language-model", "precomputed", "collaborative"]
 """What turns an item into a vector; see `peso.semantic_ids.encoders.registry`."""
 
-QuantizerName = Literal["rq-kmeans", "rq-vae", "rq-vae-straight-through", "random", "balanced"]
+QuantizerName = Literal["rq-kmeans", "rq-vae", "rq-vae-straight-through", "product", "fsq", "random", "balanced"]
 """What turns vectors into codes; see `peso.semantic_ids.quantizers.registry`."""
 
 GradientName = Literal["straight_through", "rotation"]

@@ -1,7 +1,7 @@
 """Codebooks whose codewords add up: a vector is approximated by one codeword per level, each for what is left.
 
-Residual k-means, RQ-VAE and product quantization (codewords that are zero outside their part) all are of this kind, so
-one frozen format and one way of encoding serve them.
+Residual k-means, RQ-VAE, product quantization (codewords that are zero outside their part) and finite scalar
+quantization (codewords on a grid) all are of this kind, so one frozen format and one way of encoding serve them.
 
 Shapes: N items, D dimensions of the vectors, L of the latents, M levels, K_m codes of level m.
 """
@@ -31,6 +31,7 @@ class AdditiveCodebook:
         codewords: Sequence[Vectors],
         num_distinct: Sequence[int] | None = None,
         layers: Sequence[Layer] = (),
+        values_per_dimension: Sequence[int] = (),
     ) -> None:
         """Builds a fitted codebook.
 
@@ -39,10 +40,12 @@ class AdditiveCodebook:
             num_distinct: per level, how many codewords from the first on differ; the rest are copies that only serve
                 items of which there are too many alike. All, if None.
             layers: the network from vectors to latents, with rectified units between layers.
+            values_per_dimension: where the codewords are a grid, its values along each of the L dimensions, into whose
+                range latents are squashed.
         """
         self.codewords = tuple(codewords)
         self._num_distinct = tuple(num_distinct or map(len, codewords))
-        self._layers = tuple(layers)
+        self._layers, self._values = tuple(layers), tuple(values_per_dimension)
 
     @property
     def level_sizes(self) -> tuple[int, ...]:
@@ -60,7 +63,7 @@ class AdditiveCodebook:
             if number:
                 latents = np.maximum(latents, 0)
             latents = latents @ weight.T.astype(np.float64) + bias
-        return latents
+        return squash(latents, self._values) if self._values else latents
 
     def encode(self, vectors: Vectors) -> IntArray:
         """Level after level, the codeword nearest to what the levels before it leave; see `Codebook.encode`."""
@@ -105,6 +108,7 @@ class AdditiveCodebook:
             "kind": self.kind,
             "num_distinct": list(self._num_distinct),
             "num_layers": len(self._layers),
+            "values_per_dimension": list(self._values),
         }
         return FrozenState(facts, tensors)
 
@@ -116,7 +120,26 @@ class AdditiveCodebook:
             [state.tensors[f"codewords_{level}"] for level in range(len(num_distinct))],
             num_distinct,
             [(state.tensors[f"weight_{n}"], state.tensors[f"bias_{n}"]) for n in range(state.facts["num_layers"])],
+            state.facts["values_per_dimension"],
         )
+
+
+def squash(latents: Float64, values_per_dimension: Sequence[int]) -> Float64:
+    """Latents within the range of a grid, so that the nearest of its places is found by rounding.
+
+    With L values along a dimension and h = (L - 1) 1.001 / 2, z becomes (tanh(z + artanh(o / h)) h - o) / (L // 2),
+    where o is a half for even L and 0 for odd L.
+
+    Source: Mentzer and others, 2023, the function `bound`.
+
+    Args:
+        latents: float64 [N, L].
+        values_per_dimension: at least 3 each, length L.
+    """
+    values = np.array(values_per_dimension, dtype=np.float64)
+    half = (values - 1) * 1.001 / 2
+    offset = np.where(values % 2 == 0, 0.5, 0.0)
+    return (np.tanh(latents + np.arctanh(offset / half)) * half - offset) / (values // 2)
 
 
 def squared_distances(rows: Float64, words: Vectors) -> Float64:

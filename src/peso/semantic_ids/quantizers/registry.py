@@ -23,6 +23,14 @@ def build_quantizer(name: str) -> Quantizer:
             from peso.semantic_ids.quantizers.rqvae import RqVaeQuantizer
 
             return RqVaeQuantizer("rotation" if name == "rq-vae" else "straight_through")
+        case "product":
+            from peso.semantic_ids.quantizers.product import ProductKMeans
+
+            return ProductKMeans()
+        case "fsq":
+            from peso.semantic_ids.quantizers.fsq import FiniteScalarQuantizer
+
+            return FiniteScalarQuantizer()
         case "random" | "balanced":
             from peso.semantic_ids.quantizers.controls import BalancedCodes, RandomCodes
 

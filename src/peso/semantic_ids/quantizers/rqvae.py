@@ -11,12 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from peso.seeding import derive_seed
 from peso.semantic_ids.frozen import Vectors
-from peso.semantic_ids.quantizers.additive import AdditiveCodebook, Layer
+from peso.semantic_ids.quantizers.additive import AdditiveCodebook
 from peso.semantic_ids.quantizers.base import Fit
+from peso.semantic_ids.quantizers.networks import frozen_layers, unit_scale
 from peso.semantic_ids.quantizers.rq_kmeans import ResidualKMeans
 from peso.semantic_ids.quantizers.rqvae_model import RqVae
 from peso.types import GradientName
@@ -46,7 +47,7 @@ class RqVaeQuantizer:
 
     def fit(self, vectors: Vectors, popularity: NDArray[np.float64], level_sizes: tuple[int, ...], seed: int) -> Fit:
         """See `Quantizer.fit`; popularity is not looked at."""
-        mean, scale = vectors.mean(axis=0), _scale_of(vectors)
+        mean, scale = vectors.mean(axis=0), unit_scale(vectors)
         inputs_ND = torch.from_numpy((vectors - mean) * scale)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, "rq-vae"))
@@ -55,14 +56,8 @@ class RqVaeQuantizer:
             _set_codewords(model, inputs_ND, level_sizes, seed)
             _train(model, inputs_ND)
         codewords = [words.detach().numpy() for words in model.codebooks]
-        codebook = AdditiveCodebook(codewords, layers=_layers_of(model.encoder, mean, scale))
+        codebook = AdditiveCodebook(codewords, layers=frozen_layers(model.encoder, mean, scale))
         return Fit(codebook, codebook.encode(vectors))
-
-
-def _scale_of(vectors: Vectors) -> np.float32:
-    """What makes the mean square of a coordinate 1."""
-    deviation = float(np.sqrt(vectors.var(axis=0, dtype=np.float64).mean()))
-    return np.float32(1 / deviation if deviation > 0 else 1)
 
 
 def _num_passes(wanted: int, num_vectors: int) -> int:
@@ -134,12 +129,3 @@ def revive_unused(codebooks: Sequence[Tensor], num_taken: Sequence[Tensor], resi
         words_KL[unused] = residual_BL[torch.randint(len(residual_BL), (len(unused),))]
         num_moved += len(unused)
     return num_moved
-
-
-def _layers_of(encoder: nn.Module, mean: Vectors, scale: np.float32) -> list[Layer]:
-    """The encoder's layers, the first of which takes vectors as they are."""
-    linear = [layer for layer in encoder.modules() if isinstance(layer, nn.Linear)]
-    layers = [(layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()) for layer in linear]
-    weight, bias = layers[0]
-    layers[0] = (weight * scale, bias - weight @ mean * scale)
-    return layers

@@ -5,12 +5,12 @@ Shapes: B batch, D dimensions of the vectors, L of the latents, M levels, K code
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from peso.semantic_ids.quantizers.gradients import pass_back
+from peso.semantic_ids.quantizers.networks import build_network, mean_square
 from peso.semantic_ids.quantizers.transport import balanced_codes
 from peso.types import GradientName
 
@@ -47,14 +47,14 @@ class RqVae(nn.Module):
             gradient: how gradients pass the quantization.
         """
         super().__init__()
-        self.encoder = _network(widths)
-        self.decoder = _network(widths[::-1])
+        self.encoder = build_network(widths)
+        self.decoder = build_network(widths[::-1])
         self.codebooks = nn.ParameterList([torch.zeros(size, widths[-1]) for size in level_sizes])
         self._gradient: GradientName = gradient
 
     def autoencode(self, vectors_BD: Tensor) -> Tensor:
         """Mean squared distance between the vectors and their reconstruction without quantization."""
-        return _mean_square(self.decoder(self.encoder(vectors_BD)) - vectors_BD)
+        return mean_square(self.decoder(self.encoder(vectors_BD)) - vectors_BD)
 
     def forward(self, vectors_BD: Tensor) -> Pass:
         """One training pass.
@@ -73,23 +73,12 @@ class RqVae(nn.Module):
             is_last = level == len(self.codebooks) - 1
             codes_B = balanced_codes(distances_BK) if is_last else distances_BK.argmin(dim=1)
             chosen_BL = words_KL[codes_B]
-            quantization = quantization + _mean_square(residual_BL.detach() - chosen_BL)
-            quantization = quantization + _COMMITMENT * _mean_square(residual_BL - chosen_BL.detach())
+            quantization = quantization + mean_square(residual_BL.detach() - chosen_BL)
+            quantization = quantization + _COMMITMENT * mean_square(residual_BL - chosen_BL.detach())
             codes.append(codes_B)
             residuals.append(residual_BL.detach())
             quantized_BL = quantized_BL + chosen_BL
             residual_BL = residual_BL - chosen_BL.detach()
         reconstruction_BD = self.decoder(pass_back(latent_BL, quantized_BL, self._gradient))
-        loss = _mean_square(reconstruction_BD - vectors_BD) + quantization
+        loss = mean_square(reconstruction_BD - vectors_BD) + quantization
         return Pass(loss, torch.stack(codes, dim=1), residuals)
-
-
-def _network(widths: Sequence[int]) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
-def _mean_square(difference_BX: Tensor) -> Tensor:
-    return difference_BX.square().sum(dim=1).mean()

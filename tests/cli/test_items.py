@@ -19,31 +19,51 @@ def test_encode_and_report(workspace: Path) -> None:
     record = output_of("items", "encode", "-w", workspace, "--levels", "3", "--codes", "16")
     assert record["level_sizes"] == [16, 16, 16]
     assert (record["encoder"], record["quantizer"], record["num_items"]) == ("tfidf", "rq-kmeans", 150)
-    facts = output_of("items", "report", "-w", workspace)
-    assert Path(facts["report"]).stat().st_size > 10_000
-    assert facts["levels"][-1]["num_prefixes"] == 150
-    assert facts["record"] == record
-    assert "level" in peso("items", "report", "-w", workspace).stdout
-    done = peso("items", "encode", "-w", workspace, "--levels", "3", "--codes", "8", "--encoder", "collaborative")
+    done = peso("items", "report", "-w", workspace)
     assert done.returncode == 0, done.stderr
-    assert "150 items have semantic IDs of 3 levels" in done.stdout
+    page = Path(done.stdout.splitlines()[-1])
+    assert page.stat().st_size > 10_000
+    assert done.stdout.splitlines()[3].split()[3] == "150"  # prefixes of the last level
+
+
+CONFIG = """
+[backbone]
+hidden_size = 16
+num_layers = 1
+num_heads = 2
+intermediate_size = 32
+epochs = 1
+[training]
+epochs = 1
+"""
+
+
+def test_added_items_are_recommended(tmp_path: Path) -> None:
+    workspace = tmp_path / "world"
+    output_of("simulate", "--workspace", workspace, "--users", "30", "--items", "40", "--blocks", "2")
+    output_of("items", "encode", "-w", workspace, "--levels", "2", "--codes", "16")
+    (tmp_path / "small.toml").write_text(CONFIG)
+    result = output_of("run", "-w", workspace, "--method", "frozen", "--config", tmp_path / "small.toml")
+    ask = ("recommend", "-w", workspace, "--user", "u00003", "-k", "60")
+    before = output_of(*ask)["recommendations"]
+    (tmp_path / "new.csv").write_text("item_id,title\nn1,Northern Jazz Ballads\nn2,Desert Blues Suites\n")
+    facts = output_of("items", "add", tmp_path / "new.csv", "-w", workspace)
+    assert (facts["num_added"], facts["num_items"]) == (2, 42)
+    answer = output_of(*ask)
+    assert answer["run_id"] == result["run_id"]
+    named = {item["item_id"]: item for item in answer["recommendations"]}
+    assert set(named) == {item["item_id"] for item in before} | {"n1", "n2"}
+    assert named["n2"]["title"] == "Desert Blues Suites"
+    assert_one_sentence(peso("items", "add", tmp_path / "new.csv", "-w", workspace), "'n1' has a code")
+    assert_one_sentence(peso("items", "encode", "-w", workspace), "holds models", "new workspace")
 
 
 def test_wrong_requests(workspace: Path, tmp_path: Path) -> None:
     encode = ("items", "encode", "-w", workspace)
-    before = (workspace / "data" / "semantic_ids" / "codes.parquet").read_bytes()
-    assert_one_sentence(peso(*encode, "--encoder", "bert"), "no encoder 'bert'", "tfidf, sentences")
     assert_one_sentence(peso(*encode, "--quantizer", "k"), "no quantizer 'k'", "rq-kmeans")
     assert_one_sentence(peso(*encode, "--levels", "0"), "--levels 0", "1 to 16 levels")
-    assert_one_sentence(peso(*encode, "--codes", "1"), "--codes 1", "at least 2 codes")
-    assert_one_sentence(peso(*encode, "--levels", "1", "--codes", "100"), "cannot have distinct codes of 100")
-    assert_one_sentence(peso(*encode, "--encoder", "sentences"), "needs --model")
     np.save(tmp_path / "few.npy", np.zeros((3, 2)))
     wrong = ("--encoder", "precomputed", "--vectors", tmp_path / "few.npy")
     assert_one_sentence(peso(*encode, *wrong), "3 vectors, the workspace 150 items")
-    assert_one_sentence(peso("items", "encode", "-w", tmp_path / "no"), "holds no data")
     assert_one_sentence(peso("items", "report", "-w", tmp_path / "no"), "holds no data")
     assert not (tmp_path / "no").exists()
-    assert (workspace / "data" / "semantic_ids" / "codes.parquet").read_bytes() == before
-    (workspace / "runs" / "single-seed0-12345678").mkdir(parents=True)
-    assert_one_sentence(peso(*encode), "holds models", "new workspace")

@@ -71,3 +71,28 @@ def report(workspace: WorkspaceOption, json: JsonOption = False) -> None:
     columns += ["variance_within", "neighbours_sharing", "neighbours_by_chance", "purity"]
     print_table(pl.DataFrame(facts["levels"]).select(columns))
     typer.echo(facts["report"])
+
+
+@app.command("add")
+def add(
+    file: Annotated[Path, typer.Argument(help=".csv, .jsonl or .parquet with item_id, title and, if known, text.")],
+    workspace: WorkspaceOption,
+    json: JsonOption = False,
+) -> None:
+    """Give new items codes from the frozen codebook; no old code changes, and `peso recommend` may name them."""
+    show_progress()
+
+    from peso.semantic_ids.adding import add_items
+
+    facts = add_items(workspace, file)
+    if json:
+        print_json(facts)
+        return
+    typer.echo(
+        f"{facts['num_added']:,} items added, {facts['num_items']:,} in all; {facts['num_moved']:,} found their "
+        f"nearest code taken, and of {facts['num_without_vector']:,} the encoder knows nothing."
+    )
+    if facts["error_old"]:
+        typer.echo(
+            f"Mean squared error of their codes: {facts['error_new']:.4g}; the catalogue's: {facts['error_old']:.4g}."
+        )

@@ -15,6 +15,7 @@ from peso.data.dataset import Dataset, IntArray
 from peso.data.storage import load_dataset
 from peso.errors import ConfigError, WorkspaceError
 from peso.files import atomic_directory, write_json
+from peso.semantic_ids.added_items import FOLDER as ADDED_ITEMS
 from peso.semantic_ids.assignment import check_capacity, make_unique
 from peso.semantic_ids.catalogue import SemanticIds
 from peso.semantic_ids.encoders.base import ItemContents
@@ -117,6 +118,7 @@ def encode_workspace(workspace: Path, request: EncodingRequest) -> Path:
         "num_items": dataset.num_items,
         "num_items_learned_from": len(base),
         "num_dimensions": vectors.shape[1],
+        "num_items_without_vector": int((~vectors.any(axis=1)).sum()),
         "num_items_moved_to_a_free_code": semantic_ids.num_moved,
         "error_before": unique.error_before,
         "error_after": unique.error_after,
@@ -139,13 +141,13 @@ def refuse_under_models(workspace: Path) -> None:
     """Codes are a language that models have learned: they must not change under them.
 
     Raises:
-        WorkspaceError: the workspace has bases or runs.
+        WorkspaceError: the workspace has bases, runs, or items that were added to its codes.
     """
-    for name in ("bases", "runs"):
+    for name, what in (("bases", "models"), ("runs", "models"), (ADDED_ITEMS, "items")):
         folder = workspace / name
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise WorkspaceError(
-                f"{folder} holds models that speak in this workspace's present codes; "
+                f"{folder} holds {what} that speak in this workspace's present codes; "
                 "import the data into a new workspace and encode the items there."
             )
 

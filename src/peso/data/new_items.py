@@ -23,7 +23,7 @@ class NewItems:
     Attributes:
         ids: distinct.
         titles: empty where unknown.
-        texts: what encoders read: the column `text`, or the title where there is none.
+        texts: beyond the title; empty where there is none.
     """
 
     ids: Sequence[str]
@@ -60,13 +60,11 @@ def read_new_items(path: Path) -> NewItems:
         raise DataError(f"{path}: row {_first(ids.fill_null('') == '')} has no {_ID!r}; give every item one.")
     if not ids.is_unique().all():
         raise DataError(f"{path} holds item {ids.filter(ids.is_duplicated())[0]!r} twice; keep one row per item.")
-    titles = frame[_TITLE].cast(pl.String).fill_null("")
-    texts = frame[_TEXT].cast(pl.String).fill_null("") if _TEXT in frame.columns else titles
-    return NewItems(
-        ids.to_list(),
-        titles.to_list(),
-        [text if text.strip() else title for text, title in zip(texts, titles, strict=True)],
+    titles, texts = (
+        frame[name].cast(pl.String).fill_null("").to_list() if name in frame.columns else [""] * len(ids)
+        for name in (_TITLE, _TEXT)
     )
+    return NewItems(ids.to_list(), titles, texts)
 
 
 def _first(is_bad: pl.Series) -> int:

@@ -13,9 +13,10 @@ from peso.errors import DataError, WorkspaceError
 from peso.semantic_ids.added_items import AddedItems, load_added_items
 from peso.semantic_ids.assignment import check_capacity, make_unique
 from peso.semantic_ids.catalogue import load_semantic_ids
+from peso.semantic_ids.contents import full_text, read_workspace_items
 from peso.semantic_ids.encoders.base import ItemContents
 from peso.semantic_ids.encoders.batches import encode_in_batches
-from peso.semantic_ids.encoding import VECTORS_FOLDER, read_contents
+from peso.semantic_ids.encoding import VECTORS_FOLDER
 from peso.semantic_ids.item_tokenizer import load_item_tokenizer
 from peso.semantic_ids.matching import match_unique
 from peso.semantic_ids.quantizers.additive import AdditiveCodebook
@@ -53,13 +54,15 @@ def add_items(workspace: Path, path: Path) -> dict[str, Any]:
         _refuse_known(new, {*dataset.item_ids, *added.ids}, path)
         taken = np.concatenate([semantic_ids.codes, added.codes])
         check_capacity(len(taken) + len(new.ids), semantic_ids.level_sizes)
-        vectors = tokenizer.encoder.encode(ItemContents(new.ids, new.texts))
+        texts = [full_text(title, text) for title, text in zip(new.titles, new.texts, strict=True)]
+        vectors = tokenizer.encoder.encode(ItemContents(new.ids, texts))
         nearest = tokenizer.codebook.encode(vectors)
         error_new = error_old = None
         if isinstance(tokenizer.codebook, AdditiveCodebook):
             match = match_unique(tokenizer.codebook, vectors, nearest, taken)
             codes, error_new = match.codes, match.error_before
-            known = encode_in_batches(tokenizer.encoder, read_contents(dataset), workspace / VECTORS_FOLDER)
+            items = read_workspace_items(workspace / "data", dataset).contents
+            known = encode_in_batches(tokenizer.encoder, items, workspace / VECTORS_FOLDER)
             own = tokenizer.codebook.encode(known)
             error_old = float(tokenizer.codebook.squared_errors(known, own, semantic_ids.num_levels).mean())
         else:

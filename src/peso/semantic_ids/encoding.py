@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from peso.data.dataset import Dataset, IntArray
+from peso.data.dataset import IntArray
 from peso.data.storage import load_dataset
 from peso.errors import ConfigError, WorkspaceError
 from peso.files import atomic_directory, write_json
 from peso.semantic_ids.added_items import FOLDER as ADDED_ITEMS
 from peso.semantic_ids.assignment import check_capacity, make_unique
 from peso.semantic_ids.catalogue import SemanticIds
-from peso.semantic_ids.encoders.base import ItemContents
+from peso.semantic_ids.contents import read_workspace_items
 from peso.semantic_ids.encoders.batches import encode_in_batches
 from peso.semantic_ids.encoders.registry import EncoderRequest, build_encoder
 from peso.semantic_ids.frozen import Vectors
@@ -95,7 +95,7 @@ def encode_workspace(workspace: Path, request: EncodingRequest) -> Path:
     dataset = load_dataset(workspace / "data")
     check_capacity(dataset.num_items, request.level_sizes)
     refuse_under_models(workspace)
-    items = read_contents(dataset)
+    items = read_workspace_items(workspace / "data", dataset).contents
     first_blocks = dataset.item_first_block
     base = np.flatnonzero(first_blocks == 0)
     encoder = build_encoder(
@@ -130,11 +130,6 @@ def encode_workspace(workspace: Path, request: EncodingRequest) -> Path:
         ItemTokenizer(encoder, fit.codebook).save(temporary / FOLDER)
         write_json(temporary / RECORD, record)
     return folder / RECORD
-
-
-def read_contents(dataset: Dataset) -> ItemContents:
-    """What is written about each item."""
-    return ItemContents(dataset.item_ids, dataset.titles)
 
 
 def refuse_under_models(workspace: Path) -> None:

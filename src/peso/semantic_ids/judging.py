@@ -11,10 +11,11 @@ from peso.data.storage import load_dataset
 from peso.errors import DataError
 from peso.files import read_json
 from peso.semantic_ids.catalogue import SemanticIds, load_semantic_ids
+from peso.semantic_ids.contents import read_workspace_items
 from peso.semantic_ids.encoders.base import ItemContents
 from peso.semantic_ids.encoders.batches import encode_in_batches
 from peso.semantic_ids.encoders.registry import EncoderRequest, build_encoder
-from peso.semantic_ids.encoding import RECORD, VECTORS_FOLDER, read_contents
+from peso.semantic_ids.encoding import RECORD, VECTORS_FOLDER
 from peso.semantic_ids.frozen import Vectors
 from peso.semantic_ids.group_words import GroupWords
 from peso.semantic_ids.item_tokenizer import FOLDER, load_item_tokenizer
@@ -99,7 +100,8 @@ def judge_workspace(workspace: Path) -> Judgement:
     semantic_ids = load_semantic_ids(folder, dataset.item_ids)
     if dataset.num_items < 2:
         raise DataError(f"workspace {workspace} has one item, which has no neighbours; there is nothing to judge.")
-    items = read_contents(dataset)
+    read = read_workspace_items(workspace / "data", dataset)
+    items = read.contents
     record, codebook = None, None
     if (folder / FOLDER).is_dir():
         record = dict(read_json(folder / RECORD, "record of the encoding"))
@@ -111,7 +113,7 @@ def judge_workspace(workspace: Path) -> Judgement:
         everything = np.arange(dataset.num_items)
         encoder = build_encoder(space, EncoderRequest(dataset, items, everything, None, None, 0))
     vectors = encode_in_batches(encoder, items, workspace / VECTORS_FOLDER)
-    levels = measure_levels(vectors, semantic_ids.codes, semantic_ids.level_sizes, codebook)
+    levels = measure_levels(vectors, semantic_ids.codes, semantic_ids.level_sizes, codebook, read.categories)
     return Judgement(
         dataset,
         semantic_ids,

@@ -61,7 +61,7 @@ def test_help_loads_no_model_library() -> None:
     code += "assert not {'torch', 'transformers', 'polars', 'matplotlib'} & set(sys.modules), 'slow import'"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("import", "simulate", "run", "runs", "baselines", "report", "study", "recommend"):
+    for command in ("import", "items", "simulate", "run", "runs", "baselines", "report", "study", "recommend"):
         assert command in done.stdout
 
 

@@ -115,7 +115,17 @@ def test_concatenated_parts_vary_alike() -> None:
     ]
     items = ItemContents(["p", "q"], ["", ""])
     # Deviations 1 and 20.
-    assert concatenate(parts, items, np.arange(2)).encode(items).tolist() == [[1, 0, 0], [3, 0, 2]]
+    joined = concatenate(parts, [part.encode(items) for part in parts])
+    assert joined.encode(items).tolist() == [[1, 0, 0], [3, 0, 2]]
+
+
+def test_parts_are_kept_each_for_itself(tmp_path: Path) -> None:
+    encoder = build("tfidf+collaborative")
+    assert encode_in_batches(encoder, ITEMS, tmp_path).tolist() == encoder.encode(ITEMS).tolist()
+    kept = set(tmp_path.iterdir())
+    assert len(kept) == 2
+    encode_in_batches(build("tfidf"), ITEMS, tmp_path)
+    assert set(tmp_path.iterdir()) == kept
 
 
 def test_unit_rows() -> None:

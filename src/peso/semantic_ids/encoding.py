@@ -98,10 +98,11 @@ def encode_workspace(workspace: Path, request: EncodingRequest) -> Path:
     items = read_workspace_items(workspace / "data", dataset).contents
     first_blocks = dataset.item_first_block
     base = np.flatnonzero(first_blocks == 0)
+    cache = workspace / VECTORS_FOLDER
     encoder = build_encoder(
-        request.encoder, EncoderRequest(dataset, items, base, request.model, request.vectors, request.seed)
+        request.encoder, EncoderRequest(dataset, items, base, request.model, request.vectors, request.seed, cache)
     )
-    vectors = encode_in_batches(encoder, items, workspace / VECTORS_FOLDER)
+    vectors = encode_in_batches(encoder, items, cache)
     popularity = np.bincount(dataset.event_item[dataset.event_block == 0], minlength=dataset.num_items).astype(float)
     log.info("learning %s from %d items of block 0", request.quantizer, len(base))
     fit = quantizer.fit(vectors[base], popularity[base], request.level_sizes, request.seed)

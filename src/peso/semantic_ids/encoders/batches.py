@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from peso.files import atomic_path, hash_of_json
 from peso.semantic_ids.encoders.base import Encoder, ItemContents
+from peso.semantic_ids.encoders.concatenation import ConcatenatedEncoder
 from peso.semantic_ids.frozen import Vectors
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ def encode_in_batches(encoder: Encoder, items: ItemContents, folder: Path) -> Ve
     Returns:
         float32 [N, D].
     """
+    if isinstance(encoder, ConcatenatedEncoder):  # a part may be known from another concatenation, or alone
+        return encoder.join([encode_in_batches(part, items, folder) for part in encoder.parts])
     fingerprint = encoder.state().fingerprint
     batches = []
     for start in range(0, len(items), BATCH_ITEMS):

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from peso.data.dataset import IntArray
 from peso.semantic_ids.encoders.base import Encoder, ItemContents
 from peso.semantic_ids.frozen import FrozenState, Vectors
 
@@ -25,8 +24,16 @@ class ConcatenatedEncoder:
 
     def encode(self, items: ItemContents) -> Vectors:
         """See `Encoder.encode`."""
-        vectors = [part.encode(items) * scale for part, scale in zip(self.parts, self._scales, strict=True)]
-        return np.concatenate(vectors, axis=1).astype(np.float32)
+        return self.join([part.encode(items) for part in self.parts])
+
+    def join(self, vectors: Sequence[Vectors]) -> Vectors:
+        """The vectors of items whose vectors in each part are known.
+
+        Args:
+            vectors: float32 [N, D_p] per part.
+        """
+        scaled = [part * scale for part, scale in zip(vectors, self._scales, strict=True)]
+        return np.concatenate(scaled, axis=1).astype(np.float32)
 
     def state(self) -> FrozenState:
         """See `Encoder.state`; the parts' states are inside."""
@@ -36,16 +43,14 @@ class ConcatenatedEncoder:
         return FrozenState(facts, tensors)
 
 
-def concatenate(parts: Sequence[Encoder], items: ItemContents, fit_on: IntArray) -> ConcatenatedEncoder:
+def concatenate(parts: Sequence[Encoder], known: Sequence[Vectors]) -> ConcatenatedEncoder:
     """Joins encoders so that the known items vary as much in each part.
 
     Args:
         parts: frozen encoders.
-        items: all items.
-        fit_on: numbers of the known items, int64.
+        known: vectors of the known items in each part, float32 [N, D_p].
     """
-    known = ItemContents([items.ids[item] for item in fit_on.tolist()], [items.texts[item] for item in fit_on.tolist()])
-    deviations = [float(np.sqrt(part.encode(known).var(axis=0, dtype=np.float64).sum())) for part in parts]
+    deviations = [float(np.sqrt(vectors.var(axis=0, dtype=np.float64).sum())) for vectors in known]
     return ConcatenatedEncoder(parts, [1 / deviation if deviation > 0 else 1.0 for deviation in deviations])
 
 

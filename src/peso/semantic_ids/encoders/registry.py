@@ -7,7 +7,9 @@ from typing import get_args
 from peso.data.dataset import Dataset, IntArray
 from peso.errors import ConfigError
 from peso.semantic_ids.encoders.base import Encoder, ItemContents
-from peso.semantic_ids.frozen import FrozenState
+from peso.semantic_ids.encoders.batches import encode_in_batches
+from peso.semantic_ids.encoders.concatenation import ConcatenatedEncoder, concatenate, states_of_parts
+from peso.semantic_ids.frozen import FrozenState, Vectors
 from peso.types import EncoderName
 
 _JOIN = "+"
@@ -24,6 +26,7 @@ class EncoderRequest:
         model: folder or hub name, for `sentences` and `language-model`.
         vectors: file, for `precomputed`.
         seed: of everything random.
+        cache: folder where vectors are kept; None computes them anew.
     """
 
     dataset: Dataset
@@ -32,6 +35,7 @@ class EncoderRequest:
     model: str | None
     vectors: Path | None
     seed: int
+    cache: Path | None = None
 
 
 def build_encoder(name: str, request: EncoderRequest) -> Encoder:
@@ -45,8 +49,6 @@ def build_encoder(name: str, request: EncoderRequest) -> Encoder:
         ConfigError: an unknown name, or one that needs a model or a file that is not given.
         DataError: there is nothing to learn from.
     """
-    from peso.semantic_ids.encoders.concatenation import concatenate
-
     names = name.split(_JOIN)
     unknown = next((part for part in names if part not in get_args(EncoderName)), None)
     if unknown is not None:
@@ -57,7 +59,13 @@ def build_encoder(name: str, request: EncoderRequest) -> Encoder:
         raise ConfigError(f"--encoder {name} names an encoder twice; name each once.")
     _check_files(names, request)
     parts = [_build_one(part, request) for part in names]
-    return parts[0] if len(parts) == 1 else concatenate(parts, request.items, request.fit_on)
+    return parts[0] if len(parts) == 1 else concatenate(parts, [_known_vectors(part, request) for part in parts])
+
+
+def _known_vectors(encoder: Encoder, request: EncoderRequest) -> Vectors:
+    if request.cache is None:
+        return encoder.encode(request.items)[request.fit_on]
+    return encode_in_batches(encoder, request.items, request.cache)[request.fit_on]
 
 
 def _check_files(names: list[str], request: EncoderRequest) -> None:
@@ -111,8 +119,6 @@ def restore_encoder(state: FrozenState) -> Encoder:
     """
     match state.kind:
         case "concatenation":
-            from peso.semantic_ids.encoders.concatenation import ConcatenatedEncoder, states_of_parts
-
             return ConcatenatedEncoder(list(map(restore_encoder, states_of_parts(state))), state.facts["scales"])
         case "tfidf":
             from peso.semantic_ids.encoders.tfidf import TfidfEncoder

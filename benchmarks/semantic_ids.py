@@ -111,13 +111,14 @@ def _row(
     request = EncodingRequest(
         encoder, quantizer, LEVEL_SIZES, model=model if "sentences" in encoder.split("+") else None
     )
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     record = read_json(encode_workspace(workspace, request), "record of the encoding")
-    seconds = time.perf_counter() - started
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
     ids = load_semantic_ids(workspace / "data" / "semantic_ids", titles.dataset.item_ids)
     before, after = record["error_before"], record["error_after"]
     return _quality(ids.codes, LEVEL_SIZES, spaces, titles) | {
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         "num_moved": ids.num_moved,
         "distortion_added": after / before - 1 if before else None,
         "collisions": ids.num_items - len(np.unique(ids.codes, axis=0)),

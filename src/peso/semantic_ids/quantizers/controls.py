@@ -53,9 +53,13 @@ class RandomCodes:
     """Every item anywhere."""
 
     def fit(self, vectors: Vectors, popularity: NDArray[np.float64], level_sizes: tuple[int, ...], seed: int) -> Fit:
-        """See `Quantizer.fit`; nothing is learned."""
-        codebook = HashCodebook(level_sizes, derive_seed(seed, "random"))
-        return Fit(codebook, codebook.encode(vectors))
+        """See `Quantizer.fit`; nothing is learned.
+
+        The items at hand are drawn one by one, so that not even equal ones share codes; later items are hashed.
+        """
+        random = np.random.default_rng(derive_seed(seed, "random"))
+        codes = random.integers(level_sizes, size=(len(vectors), len(level_sizes)))
+        return Fit(HashCodebook(level_sizes, derive_seed(seed, "random", "later")), codes)
 
 
 class BalancedCodes:

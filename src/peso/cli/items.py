@@ -48,6 +48,10 @@ def encode(
         f"{record['num_items_learned_from']:,} items of block 0; {record['num_items_moved_to_a_free_code']:,} items "
         "shared theirs and were given a free one."
     )
+    if record["num_items_without_vector"]:
+        typer.echo(
+            f"Of {record['num_items_without_vector']:,} items the encoder knows nothing: their codes are arbitrary."
+        )
     if record["error_before"]:
         rise = record["error_after"] / record["error_before"] - 1
         typer.echo(f"Mean squared error of the codes: {record['error_after']:.4g}, {rise:.1%} more than before.")

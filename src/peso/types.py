@@ -58,3 +58,12 @@ StudyName = Literal[
     "table1", "table2", "table3", "fig2", "fig3", "fig4", "anchor", "matrix", "capacity", "drift", "directions"
 ]
 """A study that `peso.studies.registry` knows."""
+
+EncoderName = Literal["tfidf", "sentences", "language-model", "precomputed", "collaborative"]
+"""What turns an item into a vector; see `peso.semantic_ids.encoders.registry`."""
+
+QuantizerName = Literal["rq-kmeans", "rq-vae", "rq-vae-straight-through", "product", "fsq", "random", "balanced"]
+"""What turns vectors into codes; see `peso.semantic_ids.quantizers.registry`."""
+
+GradientName = Literal["straight_through", "rotation"]
+"""How a quantized latent passes its gradient back; see `peso.semantic_ids.quantizers.gradients`."""

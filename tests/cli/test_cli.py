@@ -5,9 +5,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from commands import assert_one_sentence, output_of, peso
 
 CONFIG = """
 [backbone]
@@ -21,17 +22,6 @@ epochs = 1
 [decoding]
 beam_width = 10
 """
-
-
-def peso(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "peso", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
-def output_of(*arguments: str | Path) -> Any:
-    done = peso(*arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +61,8 @@ def test_help_loads_no_model_library() -> None:
     code += "assert not {'torch', 'transformers', 'polars', 'matplotlib'} & set(sys.modules), 'slow import'"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("import", "simulate", "run", "runs", "baselines", "report", "study", "recommend"):
+    for command in ("import", "items", "simulate", "run", "runs", "baselines", "report", "study", "recommend"):
         assert command in done.stdout
-
-
-def assert_one_sentence(done: subprocess.CompletedProcess[str], *parts: str) -> None:
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert done.stderr.startswith("peso: ")
-    for part in parts:
-        assert part in done.stderr
 
 
 def test_wrong_flags_and_files(workspace: Path, tmp_path: Path, run_id: str) -> None:

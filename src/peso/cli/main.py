@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from peso.cli import importing, recommending, running, studying
+from peso.cli import importing, items, recommending, running, studying
 from peso.errors import PesoError
 
 USER_ERROR_EXIT_CODE = 2
@@ -19,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(importing.app, name="import")
+app.add_typer(items.app, name="items")
 app.command("simulate")(importing.simulate)
 app.command("run")(running.run)
 app.command("runs")(running.runs)

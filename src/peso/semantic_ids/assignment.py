@@ -1,6 +1,7 @@
 """One code per item: items that share a semantic ID are moved to the nearest free one."""
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -35,11 +36,7 @@ def make_unique(codes: IntArray, level_sizes: Sequence[int], priority: IntArray)
             f"item number {item} has code {int(codes[item, level])} at level {level + 1}, "
             f"which has codes 0 to {int(sizes[level]) - 1}; check the index."
         )
-    space = int(np.prod(sizes.astype(object)))
-    if len(codes) > space:
-        raise DataError(f"{len(codes)} items cannot have distinct codes of {space}; add a level or codes.")
-    if space >= 2**62:
-        raise DataError(f"level sizes {tuple(level_sizes)} make more than 2^62 codes; use fewer levels.")
+    check_capacity(len(codes), level_sizes)
     strides = np.r_[np.cumprod(sizes[:0:-1])[::-1], 1]  # a code as one number: its place in lexicographic order
     numbers = codes @ strides
     _, first_places = np.unique(numbers[priority], return_index=True)
@@ -51,6 +48,23 @@ def make_unique(codes: IntArray, level_sizes: Sequence[int], priority: IntArray)
         for item in moving:
             numbers[item] = tree.take_nearest(int(numbers[item]))
     return numbers[:, None] // strides % sizes
+
+
+def check_capacity(num_items: int, level_sizes: Sequence[int]) -> None:
+    """Whether every item can have a code of its own, and every code a number.
+
+    Args:
+        num_items: items.
+        level_sizes: codes per level.
+
+    Raises:
+        DataError: there are more items than codes, or more codes than 2^62.
+    """
+    space = prod(level_sizes)
+    if num_items > space:
+        raise DataError(f"{num_items:,} items cannot have distinct codes of {space:,}; add a level or codes.")
+    if space >= 2**62:
+        raise DataError(f"level sizes {tuple(level_sizes)} make more than 2^62 codes; use fewer levels or codes.")
 
 
 class _CodeTree:

@@ -112,6 +112,8 @@ def load_semantic_ids(folder: Path, item_ids: Sequence[str]) -> SemanticIds:
         WorkspaceError: missing or damaged.
         DataError: the codes are of other items.
     """
+    if not folder.exists():
+        raise WorkspaceError(f"{folder} does not exist: items have no codes yet; run `peso items encode` first.")
     facts = read_facts(folder / "semantic_ids.json", "semantic IDs", {"level_sizes": list, "fingerprint": str})
     levels = range(1, len(facts["level_sizes"]) + 1)
     columns = [f"{prefix}_{level}" for prefix in ("level", "source_level") for level in levels]

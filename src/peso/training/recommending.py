@@ -10,6 +10,7 @@ from peso.config import make_config
 from peso.decoding.recommend import Recommender
 from peso.decoding.trie import build_trie
 from peso.errors import WorkspaceError
+from peso.semantic_ids.added_items import load_added_items
 from peso.training.base import load_state, read_base
 from peso.training.materials import load_materials
 from peso.training.measure import memory_after
@@ -18,7 +19,7 @@ from peso.training.outcome import RESULT
 
 
 def recommend_for_user(workspace: Path, user_id: str, num_items: int, run_id: str | None = None) -> dict[str, Any]:
-    """The best next items for a user after everything the workspace knows of them.
+    """The best next items for a user after everything the workspace knows of them, added items included.
 
     Args:
         workspace: a folder with at least one finished run.
@@ -46,7 +47,12 @@ def recommend_for_user(workspace: Path, user_id: str, num_items: int, run_id: st
     decoding = config.decoding.model_copy(
         update={"num_recommendations": num_items, "beam_width": max(num_items, config.decoding.beam_width)}
     )
-    trie = build_trie(materials.semantic_ids.codes, materials.list_rules.allowed(dataset, last_block))
+    # Items added since the data were imported stand behind the catalogue; nobody can have taken them yet.
+    added = load_added_items(workspace, materials.semantic_ids)
+    allowed = materials.list_rules.allowed(dataset, last_block)
+    added_numbers = dataset.num_items + np.arange(len(added.ids))
+    codes = np.concatenate([materials.semantic_ids.codes, added.codes])
+    trie = build_trie(codes, np.concatenate([allowed, added_numbers]))
     recommender = Recommender(reader.model, reader.builder.vocabulary, decoding)
     prompt = reader.builder.prompt(history[-config.max_history :])
     excluded = [history] if materials.list_rules.excludes_history else None
@@ -59,6 +65,8 @@ def recommend_for_user(workspace: Path, user_id: str, num_items: int, run_id: st
     items, scores = recommender.recommend([prompt], trie, excluded, memory)
 
     def named(item: int) -> dict[str, Any]:
+        if item >= dataset.num_items:
+            return {"item_id": added.ids[item - dataset.num_items], "title": added.titles[item - dataset.num_items]}
         return {"item_id": dataset.item_ids[item], "title": dataset.titles[item]}
 
     return {

@@ -1,0 +1,102 @@
+"""`peso items ...`: semantic IDs of a workspace's items."""
+
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from peso.cli.options import JsonOption, WorkspaceOption, print_json, print_table, show_progress
+from peso.types import EncoderName, QuantizerName
+
+app = typer.Typer(help="Give items semantic IDs, and judge them.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def _items() -> None:
+    """Give items semantic IDs, and judge them."""
+
+
+@app.command("encode")
+def encode(
+    workspace: WorkspaceOption,
+    encoder: Annotated[
+        str, typer.Option(help=f"{', '.join(get_args(EncoderName))}; several joined by + are concatenated.")
+    ] = "tfidf",
+    quantizer: Annotated[str, typer.Option(help=f"{', '.join(get_args(QuantizerName))}.")] = "rq-kmeans",
+    levels: Annotated[int, typer.Option(help="Codes per item.")] = 4,
+    codes: Annotated[int, typer.Option(help="Different codes of a level.")] = 256,
+    model: Annotated[
+        str | None, typer.Option(help="Folder or hub name of the model of sentences or language-model.")
+    ] = None,
+    vectors: Annotated[Path | None, typer.Option(help=".npy or .parquet file of precomputed vectors.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Learn a codebook from the items of block 0 and give every item a semantic ID of its own."""
+    show_progress()
+
+    from peso.files import read_json
+    from peso.semantic_ids.encoding import EncodingRequest, encode_workspace
+
+    request = EncodingRequest(encoder, quantizer, (codes,) * levels, seed, model, vectors)
+    record = read_json(encode_workspace(workspace, request), "record of the encoding")
+    if json:
+        print_json(record)
+        return
+    typer.echo(
+        f"{record['num_items']:,} items have semantic IDs of {levels} levels, learned from "
+        f"{record['num_items_learned_from']:,} items of block 0; {record['num_items_moved_to_a_free_code']:,} items "
+        "shared theirs and were given a free one."
+    )
+    if record["num_items_without_vector"]:
+        typer.echo(
+            f"Of {record['num_items_without_vector']:,} items the encoder knows nothing: their codes are arbitrary."
+        )
+    if record["error_before"]:
+        rise = record["error_after"] / record["error_before"] - 1
+        typer.echo(f"Mean squared error of the codes: {record['error_after']:.4g}, {rise:.1%} more than before.")
+
+
+@app.command("report")
+def report(workspace: WorkspaceOption, json: JsonOption = False) -> None:
+    """Write items.html: how much the codes keep of the items, level by level, with a picture of the tree."""
+    show_progress()
+
+    from peso.experiments.items_report import write_items_report
+
+    facts = write_items_report(workspace)
+    if json:
+        print_json(facts)
+        return
+
+    import polars as pl
+
+    columns = ["level", "num_used", "perplexity", "num_prefixes", "largest_prefix", "codebook_error"]
+    columns += ["variance_within", "neighbours_sharing", "neighbours_by_chance", "purity"]
+    print_table(pl.DataFrame(facts["levels"]).select(columns))
+    typer.echo(facts["report"])
+
+
+@app.command("add")
+def add(
+    file: Annotated[Path, typer.Argument(help=".csv, .jsonl or .parquet with item_id, title and, if known, text.")],
+    workspace: WorkspaceOption,
+    json: JsonOption = False,
+) -> None:
+    """Give new items codes from the frozen codebook; no old code changes, and `peso recommend` may name them."""
+    show_progress()
+
+    from peso.semantic_ids.adding import add_items
+
+    facts = add_items(workspace, file)
+    if json:
+        print_json(facts)
+        return
+    typer.echo(
+        f"{facts['num_added']:,} items added, {facts['num_items']:,} in all; {facts['num_moved']:,} found their "
+        f"nearest code taken, and of {facts['num_without_vector']:,} the encoder knows nothing."
+    )
+    if facts["error_old"]:
+        typer.echo(
+            f"Mean squared error of their codes: {facts['error_new']:.4g}; the catalogue's: {facts['error_old']:.4g}."
+        )

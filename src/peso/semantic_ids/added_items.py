@@ -1,0 +1,81 @@
+"""Items that were added to a workspace after its codes were made, in a table of their own.
+
+The data set and its codes stay what they are, so that every base and run remains valid; added items stand behind the
+catalogue, numbered on from it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from peso.data.dataset import IntArray
+from peso.data.storage import read_facts, read_table
+from peso.errors import WorkspaceError
+from peso.files import atomic_directory, sha256_of, write_json
+from peso.semantic_ids.catalogue import SemanticIds
+
+FOLDER = "added_items"
+_TABLE, _FACTS = "items.parquet", "added_items.json"
+
+
+@dataclass(frozen=True, eq=False)
+class AddedItems:
+    """Every list of length A.
+
+    Attributes:
+        ids: distinct, and none of the catalogue's.
+        titles: empty where unknown.
+        codes: int64 [A, M], distinct, and none of the catalogue's.
+    """
+
+    ids: Sequence[str]
+    titles: Sequence[str]
+    codes: IntArray
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all of it: a version of the extended catalogue."""
+        return sha256_of(
+            "\n".join(self.ids).encode(), "\n".join(self.titles).encode(), self.codes.astype("<i8").tobytes()
+        )
+
+    def save(self, workspace: Path, semantic_ids: SemanticIds) -> None:
+        """Replaces what the workspace has of added items, in one step."""
+        columns: dict[str, object] = {"item_id": list(self.ids), "title": list(self.titles)}
+        columns |= {f"level_{level + 1}": self.codes[:, level] for level in range(semantic_ids.num_levels)}
+        with atomic_directory(workspace / FOLDER) as temporary:
+            pl.DataFrame(columns).write_parquet(temporary / _TABLE)
+            facts = {"semantic_ids_fingerprint": semantic_ids.fingerprint, "fingerprint": self.fingerprint}
+            write_json(temporary / _FACTS, facts)
+
+
+def load_added_items(workspace: Path, semantic_ids: SemanticIds) -> AddedItems:
+    """Reads the items that were added; none if there never were any.
+
+    Args:
+        workspace: with data.
+        semantic_ids: the catalogue's.
+
+    Raises:
+        WorkspaceError: the table is damaged, or extends other codes than these.
+    """
+    folder = workspace / FOLDER
+    if not folder.exists():
+        return AddedItems([], [], np.empty((0, semantic_ids.num_levels), dtype=np.int64))
+    facts = read_facts(
+        folder / _FACTS, "facts of the added items", {"semantic_ids_fingerprint": str, "fingerprint": str}
+    )
+    if facts["semantic_ids_fingerprint"] != semantic_ids.fingerprint:
+        raise WorkspaceError(f"{folder} extends other codes than the workspace's; remove it and add the items again.")
+    levels = [f"level_{level + 1}" for level in range(semantic_ids.num_levels)]
+    frame = read_table(folder / _TABLE, {"item_id": pl.String, "title": pl.String} | dict.fromkeys(levels, pl.Int64))
+    codes = frame.select(levels).to_numpy().astype(np.int64)
+    added = AddedItems(frame["item_id"].to_list(), frame["title"].to_list(), codes)
+    if added.fingerprint != facts["fingerprint"]:
+        raise WorkspaceError(
+            f"the added items in {folder} are damaged (wrong fingerprint); remove it and add them again."
+        )
+    return added

@@ -15,6 +15,7 @@ from peso.types import (
     CatalogueName,
     DecodingNormaliser,
     MethodName,
+    NewTokenRows,
     NextBlockDetail,
     Normaliser,
     PastName,
@@ -35,6 +36,9 @@ class BackboneConfig(_Section):
 
     source: str = "embedded"
     """"embedded" (a small Llama trained from scratch on block 0), or a folder or hub name of a causal LM."""
+    new_token_rows: NewTokenRows = "mean"
+    """What the rows of semantic-ID tokens new to a loaded backbone start from: "mean", the mean of the rows it has;
+    "title", for each code the mean over the words of the titles of block 0's items with that code."""
     hidden_size: int = Field(128, ge=8)
     """Width of the embedded backbone."""
     num_layers: int = Field(3, ge=1)
@@ -61,7 +65,8 @@ class AdapterConfig(_Section):
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the adapter's input (paper: 0.05)."""
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Linear layers that carry the adapter (paper: all seven of a Llama layer)."""
+    """Linear layers that carry the adapter (paper: all seven of a Llama layer); "all-linear" alone names every linear
+    layer of the decoder stack, whatever the model calls them."""
 
 
 class TrainingConfig(_Section):
@@ -322,6 +327,11 @@ def _check_together(config: RunConfig) -> None:
         raise ConfigError(
             f"backbone.hidden_size {backbone.hidden_size} must be a multiple of 2 x backbone.num_heads "
             f"({backbone.num_heads}): rotary positions turn pairs of a head's features."
+        )
+    if backbone.source == "embedded" and backbone.new_token_rows != "mean":
+        raise ConfigError(
+            f'backbone.new_token_rows "{backbone.new_token_rows}" needs a backbone that knows words; give one by '
+            "backbone.source, the embedded one learns its rows from scratch."
         )
     if decoding.beam_width < decoding.num_recommendations:
         raise ConfigError(

@@ -8,6 +8,9 @@ from typing import Literal
 TemplateName = Literal["sid", "instruct"]
 """How a history is written: bare semantic-ID tokens, or a sentence around them."""
 
+NewTokenRows = Literal["mean", "title"]
+"""What the rows of tokens new to a loaded backbone start from: the mean of all rows, or the words of item titles."""
+
 Normaliser = Literal["level", "vocabulary"]
 """Over what a code's softmax runs in training: the codes of its level, or every token the model knows."""
 

@@ -10,9 +10,11 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from peso.config import AdapterConfig
 from peso.errors import ConfigError
+from peso.lm.backbone import body_of
 from peso.lm.lora_linear import merge_products
 from peso.lm.low_rank import LowRank, adapted_layers
 from peso.lm.past_adapters import whole_update
@@ -21,6 +23,9 @@ from peso.seeding import derive_seed
 
 _ADAPTER = "default"
 _TOKEN_ROWS = "trainable_tokens_delta"
+
+ALL_LINEAR = "all-linear"
+"""PEFT's name for every linear layer but the head."""
 
 
 def attach_adapter(model: PreTrainedModel, config: AdapterConfig, token_ids: Sequence[int], seed: int) -> PeftModel:
@@ -36,29 +41,38 @@ def attach_adapter(model: PreTrainedModel, config: AdapterConfig, token_ids: Seq
         ConfigError: `config.target_modules` names no linear layer of this backbone.
     """
     torch.manual_seed(derive_seed(seed, "adapter"))
-    module_names = [name for name, _ in model.named_modules()]
+    target_modules = _target_modules(model, config)
     rows = {_last_part(_name_of(model, model.get_input_embeddings())): list(token_ids)}
     if not model.config.get_text_config().tie_word_embeddings:
         rows[_last_part(_name_of(model, model.get_output_embeddings()))] = list(token_ids)
-    missing = [
-        name for name in config.target_modules if not any(module.split(".")[-1] == name for module in module_names)
-    ]
-    if missing:
-        raise ConfigError(
-            f"adapter.target_modules: this backbone has no layer named {', '.join(map(repr, missing))}; "
-            f"name linear layers of {type(model).__name__}."
-        )
     lora = LoraConfig(
         r=config.r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
-        target_modules=list(config.target_modules),
+        target_modules=target_modules,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         trainable_token_indices=rows,
         task_type="CAUSAL_LM",
     )
     peft_model = get_peft_model(model, lora)
     assert isinstance(peft_model, PeftModel)
     return _quickened(peft_model)
+
+
+def _target_modules(model: PreTrainedModel, config: AdapterConfig) -> list[str]:
+    """The names of the layers to adapt, the last part of each."""
+    layers = {
+        _last_part(name) for name, module in body_of(model).named_modules() if isinstance(module, nn.Linear | Conv1D)
+    }
+    if config.target_modules == (ALL_LINEAR,):
+        return sorted(layers)
+    missing = [name for name in config.target_modules if name not in layers]
+    if missing:
+        raise ConfigError(
+            f"adapter.target_modules: this backbone has no layer named {', '.join(map(repr, missing))}; linear layers "
+            f'of {type(model).__name__} are {", ".join(sorted(layers))}, and "{ALL_LINEAR}" alone names them all.'
+        )
+    return list(config.target_modules)
 
 
 def _quickened(model: PeftModel) -> PeftModel:

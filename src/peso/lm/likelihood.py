@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from peso.lm.backbone import body_of
+from peso.lm.head import logit_cap, logits_of
 from peso.lm.sequences import Batch
 from peso.lm.short_attention import attending_in_products
 from peso.lm.token_rows import head_rows
@@ -46,23 +47,24 @@ class CodeLikelihood:
         hidden_BLD = hidden_states(model, batch)
         level_token_ids = [ids.to(hidden_BLD.device) for ids in self._level_token_ids]
         answers_TMD = hidden_BLD.flatten(0, 1)[batch.answer_index]
+        cap = logit_cap(model)
         if self.normaliser == "vocabulary":
             every_token = torch.arange(model.config.get_text_config().vocab_size, device=hidden_BLD.device)
             rows_VD = head_rows(model, every_token)
             labels = torch.stack([ids[batch.codes[:, m]] for m, ids in enumerate(level_token_ids)], dim=1)
-            return _cross_entropy(answers_TMD.flatten(0, 1), rows_VD, labels.flatten()).view_as(labels)
+            return _cross_entropy(answers_TMD.flatten(0, 1), rows_VD, labels.flatten(), cap).view_as(labels)
         losses_by_level = []
         for level, token_ids in enumerate(level_token_ids):
             rows_CD = head_rows(model, token_ids)
-            losses_by_level.append(_cross_entropy(answers_TMD[:, level], rows_CD, batch.codes[:, level]))
+            losses_by_level.append(_cross_entropy(answers_TMD[:, level], rows_CD, batch.codes[:, level], cap))
         return torch.stack(losses_by_level, dim=1)
 
 
-def _cross_entropy(states_ND: Tensor, rows_CD: Tensor, labels_N: Tensor) -> Tensor:
+def _cross_entropy(states_ND: Tensor, rows_CD: Tensor, labels_N: Tensor, cap: float | None) -> Tensor:
     """Cross-entropy of each state, float32 [N]; many logits are made again backwards instead of being kept."""
 
     def losses(states: Tensor, labels: Tensor) -> Tensor:
-        logits = functional.linear(states, rows_CD).float()
+        logits = logits_of(states, rows_CD, cap)
         return functional.cross_entropy(logits, labels, reduction="none")
 
     at_once = max(1, _LOGITS_AT_ONCE // len(rows_CD))

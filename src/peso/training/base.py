@@ -25,6 +25,7 @@ from peso.lm.device import make_ready
 from peso.lm.parameters import FlatParameters
 from peso.lm.past_adapters import magnitude_parameters
 from peso.lm.rows import Rows, many_targets_per_row, one_target_per_row
+from peso.training.backbone_check import check_backbone
 from peso.training.materials import Materials, Reader, build_reader
 from peso.training.processes import is_first, locked_by_first, wait_for_all, written_by_first
 from peso.training.trainer import EpochRecord, Stage, train_stage
@@ -168,6 +169,8 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
     epochs: list[dict[str, Any]] = []
     model, tokenizer, finished = _trained_backbone(materials, folder.parent)
     reader = build_reader(materials, model, tokenizer)
+    if config.backbone.source != EMBEDDED:
+        check_backbone(materials, reader)
     if finished is not None:
         epochs += finished
     elif config.backbone.source == EMBEDDED:
@@ -219,7 +222,9 @@ def _trained_backbone(
             log.info("the backbone of base %s is reused", file.parent.name)
             model, tokenizer = load_weights(file.parent / BACKBONE), load_tokenizer(file.parent / BACKBONE)
             return make_ready(model), tokenizer, [epoch for epoch in record["epochs"] if epoch["stage"] == BACKBONE]
-    model, tokenizer = build_backbone(config.backbone, materials.semantic_ids.level_sizes, config.seed)
+    model, tokenizer = build_backbone(
+        config.backbone, materials.semantic_ids.level_sizes, config.seed, materials.known_titles
+    )
     return make_ready(model), tokenizer, None
 
 

@@ -12,6 +12,7 @@ from peso.data.list_rules import ListRules
 from peso.data.storage import load_dataset
 from peso.files import hash_of_json
 from peso.lm.likelihood import CodeLikelihood
+from peso.lm.new_tokens import TitledItems
 from peso.lm.sequences import SequenceBuilder
 from peso.lm.templates import build_template
 from peso.lm.vocabulary import build_vocabulary
@@ -41,6 +42,13 @@ class Materials:
     def list_rules(self) -> ListRules:
         """What recommended lists may name."""
         return ListRules.choose(self.dataset, self.config.decoding.catalogue, self.config.decoding.repeats)
+
+    @cached_property
+    def known_titles(self) -> TitledItems:
+        """Titles of the items that occur in block 0, the others' left empty."""
+        is_known = self.dataset.item_first_block == 0
+        titles = [title if known else "" for title, known in zip(self.dataset.titles, is_known, strict=True)]
+        return TitledItems(titles, self.semantic_ids.codes)
 
     @cached_property
     def backbone_id(self) -> str:

@@ -149,7 +149,7 @@ def _train_backbone(
     model, reader = load_state(materials, base, _before(adapters, block))
     if isinstance(model, PeftModel):
         model.merge_and_unload()
-    whole = reader.model.requires_grad_(True)
+    whole = reader.model.float().requires_grad_(True)  # a backbone in bfloat16 would lose most small steps
     parts = {BACKBONE: FlatParameters(whole.named_parameters())}
     view = RunView(materials, reader, None, adapters, block)
     targets = method.examples(materials.dataset, block, materials.config.seed)

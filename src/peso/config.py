@@ -24,6 +24,7 @@ from peso.types import (
     RepeatsName,
     StartName,
     TemplateName,
+    TrainedRows,
 )
 
 
@@ -68,6 +69,10 @@ class AdapterConfig(_Section):
     """Linear layers that carry the adapter (paper: all seven of a Llama layer); "all-linear" alone names every linear
     layer of the decoder stack, whatever the model calls them."""
 
+    token_rows: TrainedRows = "codes"
+    """Which rows of embedding and head train along: "codes", those of the semantic-ID tokens; "all", both whole
+    matrices, as in the released code (a tied pair is trained as two; about 1 GB per version at 1B parameters)."""
+
 
 class TrainingConfig(_Section):
     """How an adapter is trained on a block."""
@@ -108,6 +113,11 @@ class TrainingConfig(_Section):
     """Cross-entropy gradients longer than this are scaled down to it."""
     normaliser: Normaliser = "level"
     """Over what each code's softmax runs in the loss."""
+    temperature: float = Field(1.0, gt=0)
+    """What the training loss divides logits by (paper: 0.8); losses that are reported or chosen by use 1."""
+    end_token: bool = False
+    """Whether an answer ends with the end token, which is then part of the training loss, as in the released code;
+    needs the template "instruct" and the normaliser "vocabulary"."""
 
 
 DEFAULT_STRENGTHS: dict[ProximalForm, float] = {
@@ -332,6 +342,12 @@ def _check_together(config: RunConfig) -> None:
         raise ConfigError(
             f'backbone.new_token_rows "{backbone.new_token_rows}" needs a backbone that knows words; give one by '
             "backbone.source, the embedded one learns its rows from scratch."
+        )
+    if config.training.end_token and (config.template != "instruct" or config.training.normaliser != "vocabulary"):
+        raise ConfigError(
+            f'training.end_token needs template "instruct" and training.normaliser "vocabulary" (got '
+            f'"{config.template}" and "{config.training.normaliser}"): an end follows an answer only where no next '
+            "item does, and it is no code of a level."
         )
     if decoding.beam_width < decoding.num_recommendations:
         raise ConfigError(

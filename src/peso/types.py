@@ -8,6 +8,9 @@ from typing import Literal
 TemplateName = Literal["sid", "instruct"]
 """How a history is written: bare semantic-ID tokens, or a sentence around them."""
 
+TrainedRows = Literal["codes", "all"]
+"""Which rows of embedding and head train with the adapter: the semantic-ID tokens', or both whole matrices."""
+
 NewTokenRows = Literal["mean", "title"]
 """What the rows of tokens new to a loaded backbone start from: the mean of all rows, or the words of item titles."""
 

@@ -32,8 +32,7 @@ class CodeScores:
         self.normaliser: DecodingNormaliser = normaliser
         self._cap = logit_cap(model)
         if normaliser == "vocabulary":
-            every_token = torch.arange(model.get_output_embeddings().weight.shape[0], device=model.device)
-            self._rows = [head_rows(model, every_token)]
+            self._rows = [head_rows(model)]
         else:
             self._rows = [head_rows(model, token_ids) for token_ids in self.level_token_ids]
 

@@ -47,6 +47,7 @@ def build_backbone(
     if config.source == EMBEDDED:
         words = build_tokenizer(level_sizes, template_words())
         return LlamaForCausalLM(_embedded_config(config, words)), words
+    assert titled is not None or config.new_token_rows == "mean", "titles are wanted and none were given"
     model, tokenizer = _load_backbone(config.source)
     _add_codes(model, tokenizer, level_sizes, titled if config.new_token_rows == "title" else None)
     return model, tokenizer

@@ -32,12 +32,12 @@ def read_rows_in_place(model: PeftModel) -> None:
             module.__dict__["forward"] = MethodType(_embed, module)
 
 
-def head_rows(model: PreTrainedModel, token_ids: Tensor) -> Tensor:
+def head_rows(model: PreTrainedModel, token_ids: Tensor | None = None) -> Tensor:
     """The output rows of some tokens, including what an adapter trains of them.
 
     Args:
         model: a causal LM, plain or with a PEFT adapter injected.
-        token_ids: int64 [C].
+        token_ids: int64 [C]; None for every token.
 
     Returns:
         [C, D], differentiable with respect to the adapter's token rows.
@@ -45,7 +45,9 @@ def head_rows(model: PreTrainedModel, token_ids: Tensor) -> Tensor:
     head = model.get_output_embeddings()
     layer = getattr(head, "token_adapter", None)
     if layer is None:
-        return head.weight[token_ids]
+        return head.weight if token_ids is None else head.weight[token_ids]
+    if token_ids is None:
+        token_ids = torch.arange(len(layer.get_base_layer().weight), device=layer.get_base_layer().weight.device)
     trained = _trained_rows(layer)
     if trained is None:
         return layer.get_merged_weights(layer.active_adapters)[token_ids]

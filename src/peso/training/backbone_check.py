@@ -66,9 +66,8 @@ def _check_length(materials: Materials, reader: Reader) -> None:
 def _logits(reader: Reader) -> tuple[str, Tensor, Tensor]:
     model = reader.model
     tokens = _probe(reader)[None]
-    every_token = torch.arange(model.config.get_text_config().vocab_size, device=model.device)
     states = body_of(model)(input_ids=tokens, use_cache=False).last_hidden_state
-    ours = logits_of(states, head_rows(model, every_token), logit_cap(model))
+    ours = logits_of(states, head_rows(model), logit_cap(model))
     return "logits", ours, model(input_ids=tokens, use_cache=False).logits
 
 

@@ -10,6 +10,7 @@ from peso.config import RunConfig
 from peso.data.dataset import Dataset
 from peso.data.list_rules import ListRules
 from peso.data.storage import load_dataset
+from peso.errors import ConfigError
 from peso.files import hash_of_json
 from peso.lm.likelihood import CodeLikelihood
 from peso.lm.new_tokens import TitledItems
@@ -98,9 +99,15 @@ class Reader:
 
 
 def build_reader(materials: Materials, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Reader:
-    """Ties a backbone to the workspace's items."""
+    """Ties a backbone to the workspace's items.
+
+    Raises:
+        ConfigError: the tokenizer lacks a token that the configuration needs.
+    """
     codes, config = materials.semantic_ids.codes, materials.config
     vocabulary = build_vocabulary(tokenizer, codes, materials.semantic_ids.level_sizes)
     template = build_template(config.template, tokenizer)
+    if config.training.end_token and vocabulary.end_token_id is None:
+        raise ConfigError("training.end_token: the backbone's tokenizer has no end token; leave the option out.")
     builder = SequenceBuilder(materials.dataset, codes, vocabulary, template)
     return Reader(model, builder, CodeLikelihood(vocabulary, config.training.normaliser))

@@ -43,7 +43,8 @@ class EpochRecord:
     Attributes:
         block: the block trained on.
         epoch: 1-based.
-        train_loss: mean -log p(item) over training targets, nats.
+        train_loss: mean -log p(item) over training targets, nats; at the training temperature, and with the end token's
+            where that trains.
         valid_loss: mean -log p(item) over validation targets after the epoch, nats; without the penalty.
         gradient_ratio: mean over steps of what the proximal term does over what the cross-entropy does: of a penalty
             |its gradient| / |gradient of the cross-entropy| on the penalised parameters, of a pull |its move| / |the
@@ -212,7 +213,7 @@ def training_step(
 
 
 def add_gradient(model: PreTrainedModel, likelihood: CodeLikelihood, stage: Stage, chosen: np.ndarray) -> Tensor:
-    """Adds the gradient of the mean cross-entropy over the targets of some training rows to the parts' gradients.
+    """Adds the gradient of the mean cross-entropy over some training rows' tokens to the parts' gradients.
 
     Each process takes its share of the rows; the sums are over all of them.
 
@@ -226,12 +227,14 @@ def add_gradient(model: PreTrainedModel, likelihood: CodeLikelihood, stage: Stag
         The summed loss of all targets in nats, a scalar without gradient.
     """
     rows, training = stage.train_rows.take(own_share(chosen)), stage.training
-    num_losses = int(stage.train_rows.num_targets[chosen].sum()) * stage.builder.vocabulary.num_levels
+    builder = stage.builder.with_end() if training.end_token else stage.builder
+    num_tokens = builder.vocabulary.num_levels + training.end_token
+    num_losses = int(stage.train_rows.num_targets[chosen].sum()) * num_tokens
     loss_sum = torch.zeros((), device=model.device)
     for piece in split_by_weight(rows.num_targets, training.passes_per_step) if len(rows) else []:
-        batch = stage.builder.batch(rows.take(piece), training.line_tokens).to(model.device)
+        batch = builder.batch(rows.take(piece), training.line_tokens).to(model.device)
         with torch.autocast(model.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
-            loss = likelihood.negative_log_likelihood(model, batch).sum()
+            loss = likelihood.negative_log_likelihood(model, batch, training.temperature).sum()
         (loss / num_losses).backward()
         loss_sum += loss.detach()
     for part in stage.parts.values():

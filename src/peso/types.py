@@ -64,3 +64,6 @@ StudyName = Literal[
     "table1", "table2", "table3", "fig2", "fig3", "fig4", "anchor", "matrix", "capacity", "drift", "directions"
 ]
 """A study that `peso.studies.registry` knows."""
+
+ExportFormat = Literal["peft", "merged", "vllm"]
+"""Layouts that `peso export` writes."""

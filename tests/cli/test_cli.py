@@ -57,6 +57,8 @@ def test_the_main_job(workspace: Path, run_id: str) -> None:
     answer = output_of("recommend", "--workspace", workspace, "--user", "u00003", "-k", "4")
     assert answer["run_id"] == run_id
     assert len(answer["recommendations"]) == 4
+    folders = output_of("export", "--workspace", workspace, "--format", "merged", "--output", workspace / "exported")
+    assert (Path(folders["model"]) / "model.safetensors").exists()
     page = Path(output_of("report", "--workspace", workspace)["report"])
     assert page.stat().st_size > 50_000
     assert {row["method"] for row in output_of("runs", "--workspace", workspace)} == {
@@ -71,7 +73,7 @@ def test_help_loads_no_model_library() -> None:
     code += "assert not {'torch', 'transformers', 'polars', 'matplotlib'} & set(sys.modules), 'slow import'"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("import", "simulate", "run", "runs", "baselines", "report", "study", "recommend"):
+    for command in ("import", "simulate", "run", "runs", "baselines", "report", "study", "recommend", "export"):
         assert command in done.stdout
 
 
@@ -102,6 +104,9 @@ def test_wrong_flags_and_files(workspace: Path, tmp_path: Path, run_id: str) -> 
         peso("recommend", "-w", workspace, "--user", "nobody"), "user 'nobody' is not in this workspace"
     )
     assert_one_sentence(peso("recommend", "-w", workspace, "--user", "u00003", "--run", "x"), "run 'x'", run_id)
+    export = ("export", "-w", workspace, "--output", tmp_path / "out")
+    assert_one_sentence(peso(*export, "--block", "7"), "has no block 7", "0 to 2")
+    assert_one_sentence(peso(*export[:-1], workspace / "exported", "--format", "merged"), "exists already")
     assert sorted(path for path in workspace.rglob("*")) == before
 
 

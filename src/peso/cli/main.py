@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from peso.cli import importing, recommending, running, studying
+from peso.cli import exporting, importing, recommending, running, studying
 from peso.errors import PesoError
 
 USER_ERROR_EXIT_CODE = 2
@@ -25,6 +25,7 @@ app.command("runs")(running.runs)
 app.command("baselines")(running.baselines)
 app.command("report")(running.report)
 app.command("study")(studying.study)
+app.command("export")(exporting.export)
 app.command("recommend")(recommending.recommend)
 
 

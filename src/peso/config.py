@@ -73,6 +73,10 @@ class AdapterConfig(_Section):
     """Which rows of embedding and head train along: "codes", those of the semantic-ID tokens; "all", both whole
     matrices, as in the released code (a tied pair is trained as two; about 1 GB per version at 1B parameters)."""
 
+    start: str = "fresh"
+    """What v_0 starts from: "fresh" (A random, B zero), or the name of an adapter that `peso import-adapter` put into
+    the workspace. It then trains on block 0 for training.base_epochs; 0 takes it as it is."""
+
 
 class TrainingConfig(_Section):
     """How an adapter is trained on a block."""
@@ -342,6 +346,11 @@ def _check_together(config: RunConfig) -> None:
         raise ConfigError(
             f'backbone.new_token_rows "{backbone.new_token_rows}" needs a backbone that knows words; give one by '
             "backbone.source, the embedded one learns its rows from scratch."
+        )
+    if backbone.source == "embedded" and config.adapter.start != "fresh":
+        raise ConfigError(
+            f"adapter.start {config.adapter.start!r} needs the backbone that the adapter was trained on; name it by "
+            "backbone.source, the embedded one is trained anew."
         )
     if config.training.end_token and (config.template != "instruct" or config.training.normaliser != "vocabulary"):
         raise ConfigError(

@@ -73,7 +73,18 @@ def test_help_loads_no_model_library() -> None:
     code += "assert not {'torch', 'transformers', 'polars', 'matplotlib'} & set(sys.modules), 'slow import'"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("import", "simulate", "run", "runs", "baselines", "report", "study", "recommend", "export"):
+    for command in (
+        "import",
+        "simulate",
+        "run",
+        "runs",
+        "baselines",
+        "report",
+        "study",
+        "recommend",
+        "export",
+        "import-adapter",
+    ):
         assert command in done.stdout
 
 
@@ -104,6 +115,8 @@ def test_wrong_flags_and_files(workspace: Path, tmp_path: Path, run_id: str) -> 
         peso("recommend", "-w", workspace, "--user", "nobody"), "user 'nobody' is not in this workspace"
     )
     assert_one_sentence(peso("recommend", "-w", workspace, "--user", "u00003", "--run", "x"), "run 'x'", run_id)
+    bring = ("import-adapter", tmp_path, "-w", workspace, "--config", workspace / "small.toml")
+    assert_one_sentence(peso(*bring), "needs the backbone it was trained on")
     export = ("export", "-w", workspace, "--output", tmp_path / "out")
     assert_one_sentence(peso(*export, "--block", "7"), "has no block 7", "0 to 2")
     assert_one_sentence(peso(*export[:-1], workspace / "exported", "--format", "merged"), "exists already")

@@ -19,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(importing.app, name="import")
+app.command("import-adapter")(importing.import_adapter)
 app.command("simulate")(importing.simulate)
 app.command("run")(running.run)
 app.command("runs")(running.runs)

@@ -26,6 +26,7 @@ from peso.lm.parameters import FlatParameters
 from peso.lm.past_adapters import magnitude_parameters
 from peso.lm.rows import Rows, many_targets_per_row, one_target_per_row
 from peso.training.backbone_check import check_backbone
+from peso.training.importing import FRESH, imported_adapter
 from peso.training.materials import Materials, Reader, build_reader
 from peso.training.processes import is_first, locked_by_first, wait_for_all, written_by_first
 from peso.training.trainer import EpochRecord, Stage, train_stage
@@ -186,7 +187,11 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
     with written_by_first(folder) as temporary:
         if temporary is not None:
             save_backbone(model, tokenizer, temporary / BACKBONE)
-        adapted = attach_adapter(model, config.adapter, reader.builder.vocabulary.all_token_ids, config.seed)
+        if config.adapter.start == FRESH:
+            adapted = attach_adapter(model, config.adapter, reader.builder.vocabulary.all_token_ids, config.seed)
+        else:
+            start = imported_adapter(folder.parent.parent, config.adapter.start)
+            adapted = load_adapter(model, start, is_trainable=True)
         if config.training.base_epochs:
             training = config.training
             stage = _base_stage(

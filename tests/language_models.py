@@ -66,35 +66,37 @@ def sentence_piece(special: dict[str, str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
-def _llama(tokenizer: PreTrainedTokenizerFast) -> PretrainedConfig:
-    return LlamaConfig(**_SHAPE, vocab_size=len(tokenizer), tie_word_embeddings=False)
+def _llama(tokenizer: PreTrainedTokenizerFast, shape: dict[str, Any]) -> PretrainedConfig:
+    return LlamaConfig(**_SHAPE | shape, vocab_size=len(tokenizer), tie_word_embeddings=False)
 
 
-def _smollm(tokenizer: PreTrainedTokenizerFast) -> PretrainedConfig:
-    return LlamaConfig(**_SHAPE, vocab_size=len(tokenizer), tie_word_embeddings=True)
+def _smollm(tokenizer: PreTrainedTokenizerFast, shape: dict[str, Any]) -> PretrainedConfig:
+    return LlamaConfig(**_SHAPE | shape, vocab_size=len(tokenizer), tie_word_embeddings=True)
 
 
-def _qwen3(tokenizer: PreTrainedTokenizerFast) -> PretrainedConfig:
+def _qwen3(tokenizer: PreTrainedTokenizerFast, shape: dict[str, Any]) -> PretrainedConfig:
     """More rows than tokens, as released Qwen models have."""
-    return Qwen3Config(**_SHAPE, head_dim=16, vocab_size=len(tokenizer) + 10, tie_word_embeddings=True)
+    return Qwen3Config(**_SHAPE | shape, head_dim=16, vocab_size=len(tokenizer) + 10, tie_word_embeddings=True)
 
 
-def _gemma(tokenizer: PreTrainedTokenizerFast) -> PretrainedConfig:
+def _gemma(tokenizer: PreTrainedTokenizerFast, shape: dict[str, Any]) -> PretrainedConfig:
     """Logits and attention under caps, windows in every other layer."""
     return Gemma2Config(
-        **_SHAPE, head_dim=16, query_pre_attn_scalar=16, vocab_size=len(tokenizer), sliding_window=256,
+        **_SHAPE | shape, head_dim=16, query_pre_attn_scalar=16, vocab_size=len(tokenizer), sliding_window=256,
         final_logit_softcapping=2.0, attn_logit_softcapping=1.0,
     )  # fmt: skip
 
 
-def _gemma3(tokenizer: PreTrainedTokenizerFast) -> PretrainedConfig:
+def _gemma3(tokenizer: PreTrainedTokenizerFast, shape: dict[str, Any]) -> PretrainedConfig:
     return Gemma3TextConfig(
-        **_SHAPE, head_dim=16, query_pre_attn_scalar=16, vocab_size=len(tokenizer), sliding_window=256,
+        **_SHAPE | shape, head_dim=16, query_pre_attn_scalar=16, vocab_size=len(tokenizer), sliding_window=256,
     )  # fmt: skip
 
 
-def _gpt2(tokenizer: PreTrainedTokenizerFast) -> PretrainedConfig:
-    return GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=512, vocab_size=len(tokenizer))
+def _gpt2(tokenizer: PreTrainedTokenizerFast, shape: dict[str, Any]) -> PretrainedConfig:
+    return GPT2Config(
+        **{"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512} | shape, vocab_size=len(tokenizer)
+    )
 
 
 _ENDOFTEXT = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
@@ -112,12 +114,14 @@ FAMILIES: dict[str, tuple[Callable[[], PreTrainedTokenizerFast], Callable[..., P
 """Tied and untied heads, with and without begin and pad tokens, byte-level and pieces with spaces."""
 
 
-def write_language_model(folder: Path, family: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
+def write_language_model(
+    folder: Path, family: str, dtype: torch.dtype = torch.float32, seed: int = 0, shape: dict[str, Any] | None = None
+) -> Path:
     """An untrained model of a family and its tokenizer in the standard layout, weights spread for scores to differ."""
     build_tokenizer, build_config = FAMILIES[family]
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(build_config(tokenizer))
+    model = AutoModelForCausalLM.from_config(build_config(tokenizer, shape or {}))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:

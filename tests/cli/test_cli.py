@@ -57,6 +57,10 @@ def test_the_main_job(workspace: Path, run_id: str) -> None:
     answer = output_of("recommend", "--workspace", workspace, "--user", "u00003", "-k", "4")
     assert answer["run_id"] == run_id
     assert len(answer["recommendations"]) == 4
+    plan = output_of("plan", "--workspace", workspace, "--config", workspace / "small.toml")
+    assert [block["block"] for block in plan["blocks"]] == [0, 1, 2]
+    said = peso("plan", "-w", workspace, "--config", workspace / "small.toml", "--gpu-memory", "0.1").stdout
+    assert "GiB fits into 0.1 GiB" in said and "tokens/s in training (100 teraflop/s kept up)" in said
     folders = output_of("export", "--workspace", workspace, "--format", "merged", "--output", workspace / "exported")
     assert (Path(folders["model"]) / "model.safetensors").exists()
     page = Path(output_of("report", "--workspace", workspace)["report"])
@@ -115,6 +119,7 @@ def test_wrong_flags_and_files(workspace: Path, tmp_path: Path, run_id: str) -> 
         peso("recommend", "-w", workspace, "--user", "nobody"), "user 'nobody' is not in this workspace"
     )
     assert_one_sentence(peso("recommend", "-w", workspace, "--user", "u00003", "--run", "x"), "run 'x'", run_id)
+    assert_one_sentence(peso("plan", "-w", workspace, "--backbone", tmp_path), "holds no configuration and tokenizer")
     bring = ("import-adapter", tmp_path, "-w", workspace, "--config", workspace / "small.toml")
     assert_one_sentence(peso(*bring), "needs the backbone it was trained on")
     export = ("export", "-w", workspace, "--output", tmp_path / "out")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from peso.cli import exporting, importing, recommending, running, studying
+from peso.cli import exporting, importing, planning, recommending, running, studying
 from peso.errors import PesoError
 
 USER_ERROR_EXIT_CODE = 2
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.add_typer(importing.app, name="import")
 app.command("import-adapter")(importing.import_adapter)
 app.command("simulate")(importing.simulate)
+app.command("plan")(planning.plan)
 app.command("run")(running.run)
 app.command("runs")(running.runs)
 app.command("baselines")(running.baselines)

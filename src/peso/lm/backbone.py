@@ -75,12 +75,16 @@ def _load_backbone(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
     except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"backbone.source {source!r} could not be loaded as a causal language model ({first_line}); "
+            f"backbone.source {source!r} could not be loaded as a causal language model ({first_line(error)}); "
             f'give a folder with config.json, weights and tokenizer, a hub name, or "{EMBEDDED}".'
         ) from None
     return model, tokenizer
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a library says, which may go on for pages."""
+    return str(error).strip().splitlines()[0]
 
 
 def _add_codes(

@@ -48,10 +48,10 @@ class CodeLikelihood:
             with the end's loss last where answers have one.
         """
         hidden_BLD = hidden_states(model, batch)
-        level_token_ids = [ids.to(hidden_BLD.device) for ids in self._level_token_ids]
         answers_TMD = hidden_BLD.flatten(0, 1)[batch.answer_index]
         cap = logit_cap(model)
         if self.normaliser == "vocabulary":
+            level_token_ids = [ids.to(hidden_BLD.device) for ids in self._level_token_ids]
             columns = [ids[batch.codes[:, m]] for m, ids in enumerate(level_token_ids)]
             if batch.answer_index.shape[1] > len(columns):
                 assert self._end_token_id is not None, "an answer's end needs an end token"
@@ -60,7 +60,7 @@ class CodeLikelihood:
             states = answers_TMD.flatten(0, 1)
             return _cross_entropy(states, head_rows(model), labels.flatten(), cap, temperature).view_as(labels)
         losses_by_level = []
-        for level, token_ids in enumerate(level_token_ids):
+        for level, token_ids in enumerate(self._level_token_ids):
             rows_CD = head_rows(model, token_ids)
             states, labels = answers_TMD[:, level], batch.codes[:, level]
             losses_by_level.append(_cross_entropy(states, rows_CD, labels, cap, temperature))

@@ -117,12 +117,7 @@ def train_stage(
         The record of each epoch, and the selected epoch (1-based).
     """
     lengths, weights = stage.builder.row_lengths(stage.train_rows), stage.train_rows.num_targets
-    plan = [
-        batches_of_similar_length(
-            lengths, weights, stage.batch_targets, derive_seed(stage.seed, "order", stage.name, e)
-        )
-        for e in range(stage.epochs)
-    ]
+    plan = [batches_of_epoch(stage, lengths, weights, epoch) for epoch in range(stage.epochs)]
     optimizer = FlatOptimizer(
         stage.parts, stage.learning_rates, stage.weight_decay, sum(map(len, plan)), stage.training.warmup_fraction
     )
@@ -158,6 +153,19 @@ def train_stage(
         part.restore(best[name])
     model.eval()
     return records, 1 + int(np.argmin([record.valid_loss for record in records]))
+
+
+def batches_of_epoch(stage: Stage, lengths: np.ndarray, weights: np.ndarray, epoch: int) -> list[np.ndarray]:
+    """Row numbers of each batch of an epoch.
+
+    Args:
+        stage: names the order.
+        lengths: int64 [R], tokens of each training row.
+        weights: int64 [R], targets of each.
+        epoch: 0-based.
+    """
+    seed = derive_seed(stage.seed, "order", stage.name, epoch)
+    return batches_of_similar_length(lengths, weights, stage.batch_targets, seed)
 
 
 def _train_epoch(

@@ -78,6 +78,17 @@ class AdapterConfig(_Section):
     the workspace. It then trains on block 0 for training.base_epochs; 0 takes it as it is."""
 
 
+class AlignmentConfig(_Section):
+    """An optional stage of the base on a language model: titles of block 0's items to semantic IDs, and back."""
+
+    epochs: int = Field(0, ge=0)
+    """Passes over the texts, two per item with a title, before the adapter trains on block 0; 0 leaves it out."""
+    learning_rate: float = Field(2e-4, gt=0)
+    """Peak learning rate of the adapter and the rows."""
+    batch_texts: int = Field(32, ge=1)
+    """Texts per optimizer step."""
+
+
 class TrainingConfig(_Section):
     """How an adapter is trained on a block."""
 
@@ -258,6 +269,7 @@ class RunConfig(_Section):
     """Longest history in items (paper: 20)."""
     backbone: BackboneConfig = BackboneConfig()
     adapter: AdapterConfig = AdapterConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
     training: TrainingConfig = TrainingConfig()
     proximal: ProximalConfig = ProximalConfig()
     cumulative: CumulativeConfig = CumulativeConfig()
@@ -274,7 +286,8 @@ class RunConfig(_Section):
         own = ("base_epochs", "base_learning_rate", "base_weight_decay")
         part = self.base_part()
         training = {key: value for key, value in part["training"].items() if key not in own}
-        return {key: value for key, value in part.items() if key != "adapter"} | {"training": training}
+        part = {key: value for key, value in part.items() if key not in ("adapter", "alignment")}
+        return part | {"training": training}
 
     def base_part(self) -> dict[str, Any]:
         """The part that decides the base and v_0: runs that agree on it share one base checkpoint."""
@@ -286,6 +299,7 @@ class RunConfig(_Section):
             "max_history": self.max_history,
             "backbone": self.backbone.model_dump(mode="json"),
             "adapter": self.adapter.model_dump(mode="json"),
+            "alignment": self.alignment.model_dump(mode="json"),
             "training": {key: value for key, value in training.items() if key not in later_only},
         }
 
@@ -351,6 +365,11 @@ def _check_together(config: RunConfig) -> None:
         raise ConfigError(
             f"adapter.start {config.adapter.start!r} needs the backbone that the adapter was trained on; name it by "
             "backbone.source, the embedded one is trained anew."
+        )
+    if backbone.source == "embedded" and config.alignment.epochs:
+        raise ConfigError(
+            f"alignment.epochs {config.alignment.epochs} needs a backbone that knows words; give one by "
+            "backbone.source, or set it to 0."
         )
     if config.training.end_token and (config.template != "instruct" or config.training.normaliser != "vocabulary"):
         raise ConfigError(

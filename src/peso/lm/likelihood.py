@@ -58,19 +58,27 @@ class CodeLikelihood:
                 columns.append(torch.full_like(columns[0], self._end_token_id))
             labels = torch.stack(columns, dim=1)
             states = answers_TMD.flatten(0, 1)
-            return _cross_entropy(states, head_rows(model), labels.flatten(), cap, temperature).view_as(labels)
+            return cross_entropy(states, head_rows(model), labels.flatten(), cap, temperature).view_as(labels)
         losses_by_level = []
         for level, token_ids in enumerate(self._level_token_ids):
             rows_CD = head_rows(model, token_ids)
             states, labels = answers_TMD[:, level], batch.codes[:, level]
-            losses_by_level.append(_cross_entropy(states, rows_CD, labels, cap, temperature))
+            losses_by_level.append(cross_entropy(states, rows_CD, labels, cap, temperature))
         return torch.stack(losses_by_level, dim=1)
 
 
-def _cross_entropy(
-    states_ND: Tensor, rows_CD: Tensor, labels_N: Tensor, cap: float | None, temperature: float
+def cross_entropy(
+    states_ND: Tensor, rows_CD: Tensor, labels_N: Tensor, cap: float | None, temperature: float = 1.0
 ) -> Tensor:
-    """Cross-entropy of each state, float32 [N]; many logits are made again backwards instead of being kept."""
+    """Cross-entropy of each state, float32 [N]; many logits are made again backwards instead of being kept.
+
+    Args:
+        states_ND: after the final norm.
+        rows_CD: of the head, over which the softmax runs.
+        labels_N: int64, which row each state should find.
+        cap: see `peso.lm.head.logits_of`.
+        temperature: what logits are divided by.
+    """
 
     def losses(states: Tensor, labels: Tensor) -> Tensor:
         logits = logits_of(states, rows_CD, cap)

@@ -15,6 +15,7 @@ from peso.types import (
     CatalogueName,
     DecodingNormaliser,
     MethodName,
+    NewTokenRows,
     NextBlockDetail,
     Normaliser,
     PastName,
@@ -23,6 +24,7 @@ from peso.types import (
     RepeatsName,
     StartName,
     TemplateName,
+    TrainedRows,
 )
 
 
@@ -35,6 +37,9 @@ class BackboneConfig(_Section):
 
     source: str = "embedded"
     """"embedded" (a small Llama trained from scratch on block 0), or a folder or hub name of a causal LM."""
+    new_token_rows: NewTokenRows = "mean"
+    """What the rows of semantic-ID tokens new to a loaded backbone start from: "mean", the mean of the rows it has;
+    "title", for each code the mean over the words of the titles of block 0's items with that code."""
     hidden_size: int = Field(128, ge=8)
     """Width of the embedded backbone."""
     num_layers: int = Field(3, ge=1)
@@ -61,7 +66,27 @@ class AdapterConfig(_Section):
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the adapter's input (paper: 0.05)."""
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Linear layers that carry the adapter (paper: all seven of a Llama layer)."""
+    """Linear layers that carry the adapter (paper: all seven of a Llama layer); "all-linear" alone names every linear
+    layer of the decoder stack, whatever the model calls them."""
+
+    token_rows: TrainedRows = "codes"
+    """Which rows of embedding and head train along: "codes", those of the semantic-ID tokens; "all", both whole
+    matrices, as in the released code (a tied pair is trained as two; about 1 GB per version at 1B parameters)."""
+
+    start: str = "fresh"
+    """What v_0 starts from: "fresh" (A random, B zero), or the name of an adapter that `peso import-adapter` put into
+    the workspace. It then trains on block 0 for training.base_epochs; 0 takes it as it is."""
+
+
+class AlignmentConfig(_Section):
+    """An optional stage of the base on a language model: titles of block 0's items to semantic IDs, and back."""
+
+    epochs: int = Field(0, ge=0)
+    """Passes over the texts, two per item with a title, before the adapter trains on block 0; 0 leaves it out."""
+    learning_rate: float = Field(2e-4, gt=0)
+    """Peak learning rate of the adapter and the rows."""
+    batch_texts: int = Field(32, ge=1)
+    """Texts per optimizer step."""
 
 
 class TrainingConfig(_Section):
@@ -103,6 +128,11 @@ class TrainingConfig(_Section):
     """Cross-entropy gradients longer than this are scaled down to it."""
     normaliser: Normaliser = "level"
     """Over what each code's softmax runs in the loss."""
+    temperature: float = Field(1.0, gt=0)
+    """What the training loss divides logits by (paper: 0.8); losses that are reported or chosen by use 1."""
+    end_token: bool = False
+    """Whether an answer ends with the end token, which is then part of the training loss, as in the released code;
+    needs the template "instruct" and the normaliser "vocabulary"."""
 
 
 DEFAULT_STRENGTHS: dict[ProximalForm, float] = {
@@ -239,6 +269,7 @@ class RunConfig(_Section):
     """Longest history in items (paper: 20)."""
     backbone: BackboneConfig = BackboneConfig()
     adapter: AdapterConfig = AdapterConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
     training: TrainingConfig = TrainingConfig()
     proximal: ProximalConfig = ProximalConfig()
     cumulative: CumulativeConfig = CumulativeConfig()
@@ -255,7 +286,8 @@ class RunConfig(_Section):
         own = ("base_epochs", "base_learning_rate", "base_weight_decay")
         part = self.base_part()
         training = {key: value for key, value in part["training"].items() if key not in own}
-        return {key: value for key, value in part.items() if key != "adapter"} | {"training": training}
+        part = {key: value for key, value in part.items() if key not in ("adapter", "alignment")}
+        return part | {"training": training}
 
     def base_part(self) -> dict[str, Any]:
         """The part that decides the base and v_0: runs that agree on it share one base checkpoint."""
@@ -267,6 +299,7 @@ class RunConfig(_Section):
             "max_history": self.max_history,
             "backbone": self.backbone.model_dump(mode="json"),
             "adapter": self.adapter.model_dump(mode="json"),
+            "alignment": self.alignment.model_dump(mode="json"),
             "training": {key: value for key, value in training.items() if key not in later_only},
         }
 
@@ -322,6 +355,27 @@ def _check_together(config: RunConfig) -> None:
         raise ConfigError(
             f"backbone.hidden_size {backbone.hidden_size} must be a multiple of 2 x backbone.num_heads "
             f"({backbone.num_heads}): rotary positions turn pairs of a head's features."
+        )
+    if backbone.source == "embedded" and backbone.new_token_rows != "mean":
+        raise ConfigError(
+            f'backbone.new_token_rows "{backbone.new_token_rows}" needs a backbone that knows words; give one by '
+            "backbone.source, the embedded one learns its rows from scratch."
+        )
+    if backbone.source == "embedded" and config.adapter.start != "fresh":
+        raise ConfigError(
+            f"adapter.start {config.adapter.start!r} needs the backbone that the adapter was trained on; name it by "
+            "backbone.source, the embedded one is trained anew."
+        )
+    if backbone.source == "embedded" and config.alignment.epochs:
+        raise ConfigError(
+            f"alignment.epochs {config.alignment.epochs} needs a backbone that knows words; give one by "
+            "backbone.source, or set it to 0."
+        )
+    if config.training.end_token and (config.template != "instruct" or config.training.normaliser != "vocabulary"):
+        raise ConfigError(
+            f'training.end_token needs template "instruct" and training.normaliser "vocabulary" (got '
+            f'"{config.template}" and "{config.training.normaliser}"): an end follows an answer only where no next '
+            "item does, and it is no code of a level."
         )
     if decoding.beam_width < decoding.num_recommendations:
         raise ConfigError(

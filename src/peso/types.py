@@ -8,6 +8,12 @@ from typing import Literal
 TemplateName = Literal["sid", "instruct"]
 """How a history is written: bare semantic-ID tokens, or a sentence around them."""
 
+TrainedRows = Literal["codes", "all"]
+"""Which rows of embedding and head train with the adapter: the semantic-ID tokens', or both whole matrices."""
+
+NewTokenRows = Literal["mean", "title"]
+"""What the rows of tokens new to a loaded backbone start from: the mean of all rows, or the words of item titles."""
+
 Normaliser = Literal["level", "vocabulary"]
 """Over what a code's softmax runs in training: the codes of its level, or every token the model knows."""
 
@@ -67,3 +73,6 @@ QuantizerName = Literal["rq-kmeans", "rq-vae", "rq-vae-straight-through", "produ
 
 GradientName = Literal["straight_through", "rotation"]
 """How a quantized latent passes its gradient back; see `peso.semantic_ids.quantizers.gradients`."""
+
+ExportFormat = Literal["peft", "merged", "vllm"]
+"""Layouts that `peso export` writes."""

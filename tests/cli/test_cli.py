@@ -47,6 +47,12 @@ def test_the_main_job(workspace: Path, run_id: str) -> None:
     answer = output_of("recommend", "--workspace", workspace, "--user", "u00003", "-k", "4")
     assert answer["run_id"] == run_id
     assert len(answer["recommendations"]) == 4
+    plan = output_of("plan", "--workspace", workspace, "--config", workspace / "small.toml")
+    assert [block["block"] for block in plan["blocks"]] == [0, 1, 2]
+    said = peso("plan", "-w", workspace, "--config", workspace / "small.toml", "--gpu-memory", "0.1").stdout
+    assert "GiB fits into 0.1 GiB" in said and "tokens/s in training (100 teraflop/s kept up)" in said
+    folders = output_of("export", "--workspace", workspace, "--format", "merged", "--output", workspace / "exported")
+    assert (Path(folders["model"]) / "model.safetensors").exists()
     page = Path(output_of("report", "--workspace", workspace)["report"])
     assert page.stat().st_size > 50_000
     assert {row["method"] for row in output_of("runs", "--workspace", workspace)} == {
@@ -61,7 +67,20 @@ def test_help_loads_no_model_library() -> None:
     code += "assert not {'torch', 'transformers', 'polars', 'matplotlib'} & set(sys.modules), 'slow import'"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("import", "items", "simulate", "run", "runs", "baselines", "report", "study", "recommend"):
+    for command in (
+        "import",
+        "items",
+        "simulate",
+        "run",
+        "runs",
+        "baselines",
+        "report",
+        "study",
+        "recommend",
+        "export",
+        "import-adapter",
+        "plan",
+    ):
         assert command in done.stdout
 
 
@@ -82,6 +101,12 @@ def test_wrong_flags_and_files(workspace: Path, tmp_path: Path, run_id: str) -> 
         peso("recommend", "-w", workspace, "--user", "nobody"), "user 'nobody' is not in this workspace"
     )
     assert_one_sentence(peso("recommend", "-w", workspace, "--user", "u00003", "--run", "x"), "run 'x'", run_id)
+    assert_one_sentence(peso("plan", "-w", workspace, "--backbone", tmp_path), "holds no configuration and tokenizer")
+    bring = ("import-adapter", tmp_path, "-w", workspace, "--config", workspace / "small.toml")
+    assert_one_sentence(peso(*bring), "needs the backbone it was trained on")
+    export = ("export", "-w", workspace, "--output", tmp_path / "out")
+    assert_one_sentence(peso(*export, "--block", "7"), "has no block 7", "0 to 2")
+    assert_one_sentence(peso(*export[:-1], workspace / "exported", "--format", "merged"), "exists already")
     assert sorted(path for path in workspace.rglob("*")) == before
 
 

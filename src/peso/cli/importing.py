@@ -35,6 +35,43 @@ def peso_release(
     _fill(workspace, imported.dataset, imported.source_codes, imported.level_sizes, json)
 
 
+def import_adapter(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Folder of a run of the authors' code, or of a PEFT adapter.", show_default=False)
+    ],
+    workspace: WorkspaceOption,
+    config: Annotated[Path, typer.Option("--config", help="TOML file that names the backbone.", show_default=False)],
+    block: Annotated[int, typer.Option(help="Version after this block, of a run.", min=0)] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Put an adapter trained elsewhere into a workspace, as the start of its own."""
+    from dataclasses import asdict
+
+    from peso.config import make_config
+
+    chosen = make_config(config)
+
+    from peso.training.importing import import_adapter as put_in
+
+    imported = put_in(workspace, chosen, checkpoint, block)
+    if json:
+        print_json(asdict(imported))
+        return
+    tables = " and ".join(imported.tables) or "no whole matrix"
+    typer.echo(
+        f"rank {imported.rank} on {imported.num_layers} layers, {tables}; {imported.num_codes:,} codes known, "
+        f"{imported.num_codes_missing:,} not."
+    )
+    if imported.largest_change_left_out > 0:
+        typer.echo(
+            f"rows of other tokens are left out, which the checkpoint had changed by up to "
+            f'{imported.largest_change_left_out:.2g}; adapter.token_rows = "all" keeps them.'
+        )
+    typer.echo(
+        f'to start from it: adapter.start = "{imported.name}", and training.base_epochs = 0 to take it as it is.'
+    )
+
+
 def simulate(
     workspace: WorkspaceOption,
     users: Annotated[int, typer.Option(help="Number of users.", min=10)] = 2000,

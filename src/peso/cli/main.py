@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from peso.cli import importing, items, recommending, running, studying
+from peso.cli import exporting, importing, items, planning, recommending, running, studying
 from peso.errors import PesoError
 
 USER_ERROR_EXIT_CODE = 2
@@ -20,12 +20,15 @@ app = typer.Typer(
 )
 app.add_typer(importing.app, name="import")
 app.add_typer(items.app, name="items")
+app.command("import-adapter")(importing.import_adapter)
 app.command("simulate")(importing.simulate)
+app.command("plan")(planning.plan)
 app.command("run")(running.run)
 app.command("runs")(running.runs)
 app.command("baselines")(running.baselines)
 app.command("report")(running.report)
 app.command("study")(studying.study)
+app.command("export")(exporting.export)
 app.command("recommend")(recommending.recommend)
 
 

@@ -78,9 +78,13 @@ def _attend(
     attention_mask: Tensor | None,
     scaling: float,
     branches: BranchCache,
+    softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Softmax over a beam's history and its own codes together, in float32; `key` and `value` are in the cache."""
+    """Softmax over a beam's history and its own codes together, in float32; `key` and `value` are in the cache.
+
+    Scores are bent under a cap where the model does so (Gemma 2).
+    """
     layer: _BranchLayer = branches.layers[module.layer_idx]  # type: ignore[index]
     assert layer.keys is not None and layer.values is not None
     assert layer.own_keys is not None and layer.own_values is not None
@@ -88,9 +92,13 @@ def _attend(
     G = key.shape[1]
     R = H // G
     grouped = (query * scaling).reshape(B, G, R * K, d)
-    to_history = (grouped @ layer.keys.transpose(-1, -2)).masked_fill(branches.is_padding[:, None, None], float("-inf"))
+    to_history = grouped @ layer.keys.transpose(-1, -2)
     to_own = grouped.view(B, G, R, K, d).permute(0, 3, 1, 2, 4) @ layer.own_keys.transpose(-1, -2)
-    to_both = torch.cat([to_history, to_own.permute(0, 2, 3, 1, 4).flatten(2, 3)], dim=-1)
+    to_own = to_own.permute(0, 2, 3, 1, 4).flatten(2, 3)
+    if softcap is not None:
+        to_history, to_own = (torch.tanh(scores / softcap) * softcap for scores in (to_history, to_own))
+    to_history = to_history.masked_fill(branches.is_padding[:, None, None], float("-inf"))
+    to_both = torch.cat([to_history, to_own], dim=-1)
     weights = torch.softmax(to_both, dim=-1, dtype=torch.float32).to(query.dtype)
     longest = to_history.shape[-1]
     from_history = weights[..., :longest] @ layer.values

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import PreTrainedModel
 
+from peso.lm.head import logit_cap, logits_of
 from peso.lm.token_rows import head_rows
 from peso.types import DecodingNormaliser
 
@@ -30,9 +30,9 @@ class CodeScores:
         """
         self.level_token_ids = list(level_token_ids)
         self.normaliser: DecodingNormaliser = normaliser
+        self._cap = logit_cap(model)
         if normaliser == "vocabulary":
-            every_token = torch.arange(model.get_output_embeddings().weight.shape[0], device=model.device)
-            self._rows = [head_rows(model, every_token)]
+            self._rows = [head_rows(model)]
         else:
             self._rows = [head_rows(model, token_ids) for token_ids in self.level_token_ids]
 
@@ -43,7 +43,7 @@ class CodeScores:
         `best_children`, which knows the children.
         """
         if self.normaliser == "vocabulary":
-            logits_BKV = functional.linear(hidden_BKD, self._rows[0]).float()
+            logits_BKV = logits_of(hidden_BKD, self._rows[0], self._cap)
             mass = torch.logsumexp(logits_BKV, dim=-1, keepdim=True)
             return logits_BKV[..., self.level_token_ids[level]] - mass
-        return torch.log_softmax(functional.linear(hidden_BKD, self._rows[level]).float(), dim=-1)
+        return torch.log_softmax(logits_of(hidden_BKD, self._rows[level], self._cap), dim=-1)

@@ -1,4 +1,8 @@
-"""The LoRA adapter in PEFT's standard format, with the semantic-ID token rows as trainable token indices."""
+"""The LoRA adapter in PEFT's standard format, and the rows of embedding and head that train with it.
+
+Rows are those of the semantic-ID tokens, as PEFT's trainable token indices, or both whole matrices, as its modules to
+save.
+"""
 
 import warnings
 from collections.abc import Sequence
@@ -10,61 +14,84 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from peso.config import AdapterConfig
 from peso.errors import ConfigError
+from peso.lm.backbone import body_of
 from peso.lm.lora_linear import merge_products
 from peso.lm.low_rank import LowRank, adapted_layers
 from peso.lm.past_adapters import whole_update
 from peso.lm.token_rows import read_rows_in_place
+from peso.lm.whole_tables import copied_parameters, widen_copies
 from peso.seeding import derive_seed
 
 _ADAPTER = "default"
 _TOKEN_ROWS = "trainable_tokens_delta"
 
+_UNTIED = ".*tie_word_embeddings=True.*"
+
+ALL_LINEAR = "all-linear"
+"""PEFT's name for every linear layer but the head."""
+
 
 def attach_adapter(model: PreTrainedModel, config: AdapterConfig, token_ids: Sequence[int], seed: int) -> PeftModel:
-    """Adds a fresh LoRA adapter (A Kaiming uniform, B zero) and trainable rows for some tokens.
+    """Adds a fresh LoRA adapter (A Kaiming uniform, B zero) and trainable rows of embedding and head.
 
     Args:
         model: the backbone; its own weights stop training.
-        config: rank, scale and where the adapter sits.
-        token_ids: tokens whose input and output rows train along.
+        config: rank, scale, where the adapter sits, and which rows train along.
+        token_ids: the tokens whose input and output rows train, unless all do.
         seed: decides A.
 
     Raises:
         ConfigError: `config.target_modules` names no linear layer of this backbone.
     """
     torch.manual_seed(derive_seed(seed, "adapter"))
-    module_names = [name for name, _ in model.named_modules()]
-    rows = {_last_part(_name_of(model, model.get_input_embeddings())): list(token_ids)}
-    if not model.config.get_text_config().tie_word_embeddings:
-        rows[_last_part(_name_of(model, model.get_output_embeddings()))] = list(token_ids)
-    missing = [
-        name for name in config.target_modules if not any(module.split(".")[-1] == name for module in module_names)
-    ]
-    if missing:
-        raise ConfigError(
-            f"adapter.target_modules: this backbone has no layer named {', '.join(map(repr, missing))}; "
-            f"name linear layers of {type(model).__name__}."
-        )
+    target_modules = _target_modules(model, config)
+    embedding, head = (
+        _last_part(_name_of(model, module)) for module in (model.get_input_embeddings(), model.get_output_embeddings())
+    )
+    is_tied = model.config.get_text_config().tie_word_embeddings
+    tables = [embedding] if is_tied and config.token_rows == "codes" else [embedding, head]
     lora = LoraConfig(
         r=config.r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
-        target_modules=list(config.target_modules),
-        trainable_token_indices=rows,
+        target_modules=target_modules,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+        trainable_token_indices={name: list(token_ids) for name in tables} if config.token_rows == "codes" else None,
+        modules_to_save=tables if config.token_rows == "all" else None,
         task_type="CAUSAL_LM",
     )
-    peft_model = get_peft_model(model, lora)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=_UNTIED)  # on purpose: the released code trains a tied pair as two
+        peft_model = get_peft_model(model, lora)
     assert isinstance(peft_model, PeftModel)
     return _quickened(peft_model)
+
+
+def _target_modules(model: PreTrainedModel, config: AdapterConfig) -> list[str]:
+    """The names of the layers to adapt, the last part of each."""
+    layers = {
+        _last_part(name) for name, module in body_of(model).named_modules() if isinstance(module, nn.Linear | Conv1D)
+    }
+    if config.target_modules == (ALL_LINEAR,):
+        return sorted(layers)
+    missing = [name for name in config.target_modules if name not in layers]
+    if missing:
+        raise ConfigError(
+            f"adapter.target_modules: this backbone has no layer named {', '.join(map(repr, missing))}; linear layers "
+            f'of {type(model).__name__} are {", ".join(sorted(layers))}, and "{ALL_LINEAR}" alone names them all.'
+        )
+    return list(config.target_modules)
 
 
 def _quickened(model: PeftModel) -> PeftModel:
     """The same function of the same parameters, computed with fewer and smaller products."""
     merge_products(model)
     read_rows_in_place(model)
+    widen_copies(model)
     return model
 
 
@@ -82,8 +109,14 @@ def lora_parameters(model: PeftModel) -> list[tuple[str, nn.Parameter]]:
 
 
 def token_row_parameters(model: PeftModel) -> list[tuple[str, nn.Parameter]]:
-    """The trained rows, named such as `embed_tokens.rows` and `lm_head.rows`."""
-    return [(_short_name(name), p) for name, p in model.named_parameters() if p.requires_grad and _TOKEN_ROWS in name]
+    """The rows that train, named such as `embed_tokens.rows` and `lm_head.rows`."""
+    return [(name, rows) for name, rows in _token_rows(model) if rows.requires_grad]
+
+
+def _token_rows(model: PeftModel) -> list[tuple[str, nn.Parameter]]:
+    """The adapter's rows, whether they train or not."""
+    rows = [(_short_name(name), p) for name, p in model.named_parameters() if _TOKEN_ROWS in name]
+    return rows + [(f"{_short_name(name)}.rows", p) for name, p in copied_parameters(model)]
 
 
 def _short_name(name: str) -> str:
@@ -142,20 +175,25 @@ def stored_update(folder: Path, rank: int) -> LowRank:
 
 def stored_token_rows(folder: Path) -> dict[str, torch.Tensor]:
     """The rows that `save_adapter` wrote, by the names of `token_row_parameters`."""
-    state = load_file(folder / "adapter_model.safetensors")
-    ending = f".token_adapter.{_TOKEN_ROWS}"
-    return {_short_name(n).removesuffix(ending) + ".rows": t for n, t in state.items() if n.endswith(ending)}
+    found = {}
+    for name, tensor in load_file(folder / "adapter_model.safetensors").items():
+        short = _short_name(name)
+        if short.endswith(f".token_adapter.{_TOKEN_ROWS}"):
+            found[short.removesuffix(f".token_adapter.{_TOKEN_ROWS}") + ".rows"] = tensor
+        elif ".lora_" not in short:
+            found[short.removesuffix(".weight") + ".rows"] = tensor
+    return found
 
 
 def read_token_rows(model: PeftModel) -> dict[str, torch.Tensor]:
     """Copies of the trained rows, by the names of `token_row_parameters`."""
-    return {name: rows.detach().clone() for name, rows in token_row_parameters(model)}
+    return {name: rows.detach().clone() for name, rows in _token_rows(model)}
 
 
 @torch.no_grad()
 def write_token_rows(model: PeftModel, rows: dict[str, torch.Tensor]) -> None:
     """Overwrites the trained rows with what `read_token_rows` returned."""
-    for name, parameter in token_row_parameters(model):
+    for name, parameter in _token_rows(model):
         parameter.copy_(rows[name])
 
 
@@ -163,6 +201,9 @@ def load_adapter(model: PreTrainedModel, folder: Path, is_trainable: bool = Fals
     """Puts a saved adapter on the backbone it was trained on."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys.*")
+        warnings.filterwarnings("ignore", message=_UNTIED)
         loaded = PeftModel.from_pretrained(model, str(folder), is_trainable=is_trainable)
     assert isinstance(loaded, PeftModel)
-    return _quickened(loaded)
+    quick = _quickened(loaded)
+    write_token_rows(quick, stored_token_rows(folder))  # PEFT had read whole matrices in the backbone's type
+    return quick

@@ -19,6 +19,7 @@ from transformers import (
 
 from peso.config import BackboneConfig
 from peso.errors import ConfigError
+from peso.lm.new_tokens import TitledItems, start_from_mean, start_from_titles
 from peso.lm.templates import template_words
 from peso.lm.vocabulary import add_code_tokens, build_tokenizer
 from peso.seeding import derive_seed
@@ -29,23 +30,27 @@ _INITIALIZER_RANGE = 0.05  # few steps and narrow layers: the usual 0.02 learns 
 
 
 def build_backbone(
-    config: BackboneConfig, level_sizes: Sequence[int], seed: int
+    config: BackboneConfig, level_sizes: Sequence[int], seed: int, titled: TitledItems | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The backbone and its tokenizer, with a token for every code.
 
     Args:
         config: which backbone.
         level_sizes: codes per level.
-        seed: decides the embedded backbone's first weights and the rows of tokens new to a loaded one.
+        seed: decides the embedded backbone's first weights.
+        titled: items whose titles may describe their codes, for `config.new_token_rows` "title".
 
     Raises:
-        ConfigError: `config.source` names no loadable causal language model.
+        ConfigError: `config.source` names no loadable causal language model, or titles are wanted and there are none.
     """
     torch.manual_seed(derive_seed(seed, "backbone"))
     if config.source == EMBEDDED:
-        tokenizer = build_tokenizer(level_sizes, template_words())
-        return LlamaForCausalLM(_embedded_config(config, tokenizer)), tokenizer
-    return _load_backbone(config.source, level_sizes)
+        words = build_tokenizer(level_sizes, template_words())
+        return LlamaForCausalLM(_embedded_config(config, words)), words
+    assert titled is not None or config.new_token_rows == "mean", "titles are wanted and none were given"
+    model, tokenizer = _load_backbone(config.source)
+    _add_codes(model, tokenizer, level_sizes, titled if config.new_token_rows == "title" else None)
+    return model, tokenizer
 
 
 def _embedded_config(config: BackboneConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
@@ -65,22 +70,40 @@ def _embedded_config(config: BackboneConfig, tokenizer: PreTrainedTokenizerBase)
     )
 
 
-def _load_backbone(source: str, level_sizes: Sequence[int]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load_backbone(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
     except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"backbone.source {source!r} could not be loaded as a causal language model ({first_line}); "
+            f"backbone.source {source!r} could not be loaded as a causal language model ({first_line(error)}); "
             f'give a folder with config.json, weights and tokenizer, a hub name, or "{EMBEDDED}".'
         ) from None
-    if add_code_tokens(tokenizer, level_sizes):
-        embedding = model.get_input_embeddings()
-        assert isinstance(embedding, nn.Embedding)
-        rows = max(len(tokenizer), embedding.num_embeddings)
-        model.resize_token_embeddings(rows, mean_resizing=True)
     return model, tokenizer
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a library says, which may go on for pages."""
+    return str(error).strip().splitlines()[0]
+
+
+def _add_codes(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    level_sizes: Sequence[int],
+    titled: TitledItems | None,
+) -> None:
+    """Gives a loaded model the semantic-ID tokens that it lacks, with rows to start from."""
+    num_known = len(tokenizer)
+    if not add_code_tokens(tokenizer, level_sizes):
+        return
+    embedding = model.get_input_embeddings()
+    assert isinstance(embedding, nn.Embedding)
+    if len(tokenizer) > embedding.num_embeddings:  # many models have spare rows
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    start_from_mean(model, range(num_known, len(tokenizer)), num_known)
+    if titled is not None:
+        start_from_titles(model, tokenizer, titled, level_sizes)
 
 
 def save_backbone(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+from contextlib import suppress
 from functools import cache
 
 import torch
@@ -41,6 +42,7 @@ def make_ready(model: PreTrainedModel) -> PreTrainedModel:
         write_out_layers(model)
         write_out_stack(model)
         return model
-    model.set_attn_implementation("flex_attention")
+    with suppress(ValueError):  # a model without it keeps its own way
+        model.set_attn_implementation("flex_attention")
     torch.nn.Module.cuda(model)
     return model

@@ -91,8 +91,15 @@ def folded_products(layer: Any) -> tuple[Product, Product, Product, Product]:
 
 
 def norm_epsilons(layer: Any) -> tuple[float, float]:
-    """Of the norms in front of attention and of the feed-forward part."""
-    return layer.input_layernorm.variance_epsilon, layer.post_attention_layernorm.variance_epsilon
+    """Of the norms in front of attention and of the feed-forward part.
+
+    Raises:
+        UnknownLayerError: they are other norms.
+    """
+    try:
+        return layer.input_layernorm.variance_epsilon, layer.post_attention_layernorm.variance_epsilon
+    except AttributeError as error:
+        raise UnknownLayerError(f"a part is missing: {error}") from None
 
 
 def _folded(parts: Sequence[_Part], norm: Tensor | None) -> Product:

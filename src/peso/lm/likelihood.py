@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from peso.lm.backbone import body_of
+from peso.lm.head import logit_cap, logits_of
 from peso.lm.sequences import Batch
 from peso.lm.short_attention import attending_in_products
 from peso.lm.token_rows import head_rows
@@ -32,37 +33,57 @@ class CodeLikelihood:
         """
         self.normaliser = normaliser
         self._level_token_ids = [torch.from_numpy(ids) for ids in vocabulary.level_token_ids]
+        self._end_token_id = vocabulary.end_token_id
 
-    def negative_log_likelihood(self, model: PreTrainedModel, batch: Batch) -> Tensor:
+    def negative_log_likelihood(self, model: PreTrainedModel, batch: Batch, temperature: float = 1.0) -> Tensor:
         """-log p of each code of each target given the codes before it.
 
         Args:
             model: causal LM, plain or with an adapter injected.
-            batch: what to score.
+            batch: what to score; answers with an end need the normaliser "vocabulary".
+            temperature: what logits are divided by.
 
         Returns:
-            float32 [T, M] in nats; the sum over M is -log p(item | history), the paper's loss of a target.
+            float32 [T, M] in nats; the sum over M is -log p(item | history), the paper's loss of a target. [T, M + 1]
+            with the end's loss last where answers have one.
         """
         hidden_BLD = hidden_states(model, batch)
-        level_token_ids = [ids.to(hidden_BLD.device) for ids in self._level_token_ids]
         answers_TMD = hidden_BLD.flatten(0, 1)[batch.answer_index]
+        cap = logit_cap(model)
         if self.normaliser == "vocabulary":
-            every_token = torch.arange(model.config.get_text_config().vocab_size, device=hidden_BLD.device)
-            rows_VD = head_rows(model, every_token)
-            labels = torch.stack([ids[batch.codes[:, m]] for m, ids in enumerate(level_token_ids)], dim=1)
-            return _cross_entropy(answers_TMD.flatten(0, 1), rows_VD, labels.flatten()).view_as(labels)
+            level_token_ids = [ids.to(hidden_BLD.device) for ids in self._level_token_ids]
+            columns = [ids[batch.codes[:, m]] for m, ids in enumerate(level_token_ids)]
+            if batch.answer_index.shape[1] > len(columns):
+                assert self._end_token_id is not None, "an answer's end needs an end token"
+                columns.append(torch.full_like(columns[0], self._end_token_id))
+            labels = torch.stack(columns, dim=1)
+            states = answers_TMD.flatten(0, 1)
+            return cross_entropy(states, head_rows(model), labels.flatten(), cap, temperature).view_as(labels)
         losses_by_level = []
-        for level, token_ids in enumerate(level_token_ids):
+        for level, token_ids in enumerate(self._level_token_ids):
             rows_CD = head_rows(model, token_ids)
-            losses_by_level.append(_cross_entropy(answers_TMD[:, level], rows_CD, batch.codes[:, level]))
+            states, labels = answers_TMD[:, level], batch.codes[:, level]
+            losses_by_level.append(cross_entropy(states, rows_CD, labels, cap, temperature))
         return torch.stack(losses_by_level, dim=1)
 
 
-def _cross_entropy(states_ND: Tensor, rows_CD: Tensor, labels_N: Tensor) -> Tensor:
-    """Cross-entropy of each state, float32 [N]; many logits are made again backwards instead of being kept."""
+def cross_entropy(
+    states_ND: Tensor, rows_CD: Tensor, labels_N: Tensor, cap: float | None, temperature: float = 1.0
+) -> Tensor:
+    """Cross-entropy of each state, float32 [N]; many logits are made again backwards instead of being kept.
+
+    Args:
+        states_ND: after the final norm.
+        rows_CD: of the head, over which the softmax runs.
+        labels_N: int64, which row each state should find.
+        cap: see `peso.lm.head.logits_of`.
+        temperature: what logits are divided by.
+    """
 
     def losses(states: Tensor, labels: Tensor) -> Tensor:
-        logits = functional.linear(states, rows_CD).float()
+        logits = logits_of(states, rows_CD, cap)
+        if temperature != 1.0:
+            logits = logits / temperature
         return functional.cross_entropy(logits, labels, reduction="none")
 
     at_once = max(1, _LOGITS_AT_ONCE // len(rows_CD))

@@ -49,14 +49,14 @@ class _MergedProduct(torch.autograd.Function):
 def merge_products(model: PeftModel) -> None:
     """Lets every LoRA layer of a model compute with a merged weight wherever that is the same function.
 
-    A layer goes PEFT's own way while its dropout acts, when several adapters are active, and where weights are not
-    float32 (a small B A would vanish in the rounding of a narrower W_0).
+    A layer goes PEFT's own way while its dropout acts, when several adapters are active, where its matrix is stored
+    transposed (GPT-2), and where weights are not float32 (a small B A would vanish in the rounding of a narrower W_0).
 
     Args:
         model: its LoRA layers are changed in place; parameters, names and state stay as they are.
     """
     for module in model.modules():
-        if isinstance(module, LoraLinear) and isinstance(module.get_base_layer(), nn.Linear):
+        if isinstance(module, LoraLinear):
             module.__dict__["forward"] = MethodType(_forward, module)
 
 
@@ -88,11 +88,12 @@ def _merged(layer: LoraLinear) -> Tensor:
 def _forward(self: LoraLinear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     base = self.get_base_layer()
     settled: Tensor | None = self.__dict__.get(_SETTLED)
-    assert isinstance(base, nn.Linear)
     if settled is not None and not torch.is_grad_enabled():
+        assert isinstance(base, nn.Linear)
         return functional.linear(x, settled, base.bias)
     if kwargs or x.dtype != torch.float32 or torch.is_autocast_enabled(x.device.type) or not can_merge(self):
         return _by_parts(self, x, *args, **kwargs)
+    assert isinstance(base, nn.Linear)
     product: Tensor = _MergedProduct.apply(x, base.weight, base.bias, *factors(self))  # type: ignore[no-untyped-call]
     return product
 

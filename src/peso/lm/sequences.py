@@ -8,6 +8,7 @@ Shapes: R rows, B lines of a batch, L tokens, T targets of a batch, M codes per 
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,8 @@ class Batch:
         input_ids: int64 [B, L], padded on the right.
         position_ids: int64 [B, L], the position that each token would have if its target stood alone.
         visibility: who sees whom; None where plain causal attention says the same.
-        answer_index: int64 [T, M], where in the flattened [B * L] hidden states each code is predicted.
+        answer_index: int64 [T, M], where in the flattened [B * L] hidden states each code is predicted; [T, M + 1]
+            where answers have an end, which is the last.
         codes: int64 [T, M], the codes to predict, as numbers within their level.
         events: int64 [T], which event each target is.
     """
@@ -62,7 +64,7 @@ class _Written:
         positions: int64 [n].
         branch: int64 [n], 0 in the trunk, then 1, 2, ...
         limit: int64 [n], how much of the trunk each token may see.
-        answers: int64 [targets, M], where each code is predicted.
+        answers: int64 [targets, M or M + 1], where each code and the end are predicted.
     """
 
     tokens: IntArray
@@ -88,10 +90,18 @@ class SequenceBuilder:
         self.template = template
         self.vocabulary = vocabulary
         self._codes = codes
+        self._num_answers = vocabulary.num_levels
         separator = np.tile(np.asarray(template.separator, dtype=np.int64), (len(codes), 1))
         self._item_blocks = np.concatenate([separator, vocabulary.item_token_ids], axis=1)
         self._prefix = np.asarray(template.prefix, dtype=np.int64)
         self._suffix = np.asarray(template.suffix, dtype=np.int64)
+
+    def with_end(self) -> "SequenceBuilder":
+        """The same, but every answer has an end behind its codes; for templates that are not flat."""
+        assert not self.template.is_flat, "the next item follows an answer of a flat template, not an end"
+        ending = copy(self)
+        ending._num_answers = self.vocabulary.num_levels + 1
+        return ending
 
     def prompt(self, items: IntArray) -> IntArray:
         """Token ids of a history up to where the next item's first code is predicted.
@@ -104,12 +114,12 @@ class SequenceBuilder:
 
     def row_lengths(self, rows: Rows) -> IntArray:
         """int64 [R]: tokens that each row writes."""
-        block, num_levels = self._item_blocks.shape[1], self.vocabulary.num_levels
+        block = self._item_blocks.shape[1]
         if self.template.is_flat:
             return len(self._prefix) + rows.num_items * block - 1
         history = rows.num_items - 1
         separators = np.where(history > 0, len(self.template.separator), 0)
-        branches = rows.num_targets * (len(self._suffix) + num_levels - 1)
+        branches = rows.num_targets * (len(self._suffix) + self._num_answers - 1)
         return len(self._prefix) + history * block - separators + branches
 
     def batch(self, rows: Rows, line_tokens: int = 0) -> Batch:
@@ -183,7 +193,7 @@ class SequenceBuilder:
     def _write(self, rows: Rows, number: int) -> _Written:
         start, first, end = (int(values[number]) for values in (rows.start, rows.first_target, rows.end))
         items, num_levels = self.dataset.event_item[start:end], self.vocabulary.num_levels
-        levels, targets = np.arange(num_levels), np.arange(end - first)
+        levels, targets = np.arange(self._num_answers), np.arange(end - first)
         if self.template.is_flat:
             tokens = self.prompt(items)[:-1]
             count = np.arange(len(tokens))
@@ -194,8 +204,8 @@ class SequenceBuilder:
         block = self._item_blocks.shape[1]
         prompt = self.prompt(items[:-1])
         trunk = prompt[: len(prompt) - len(suffix)]
-        codes = self.vocabulary.item_token_ids[items[first - start :], :-1]
-        branches = np.concatenate([np.tile(suffix, (len(targets), 1)), codes], axis=1)  # [targets, suffix + M - 1]
+        codes = self.vocabulary.item_token_ids[items[first - start :], : self._num_answers - 1]
+        branches = np.concatenate([np.tile(suffix, (len(targets), 1)), codes], axis=1)  # [targets, suffix + read codes]
         history = first - start + targets
         ends = len(self._prefix) + history * block - np.where(history > 0, separator, 0)
         width = branches.shape[1]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from peso.errors import ConfigError
+from peso.semantic_ids.catalogue import code_token
 from peso.types import TemplateName
 
 INSTRUCT_PREFIX = "Items that a user chose , oldest first :"
@@ -50,15 +52,23 @@ def build_template(name: TemplateName, tokenizer: PreTrainedTokenizerBase) -> Te
 
     Args:
         name: "sid" or "instruct".
-        tokenizer: semantic-ID tokens are added tokens, which split text, so the pieces between them can be
-            tokenised on their own.
+        tokenizer: holds the semantic-ID tokens; they split text, and the pieces around them are read off a whole
+            prompt, because some tokenizers write a piece differently where no text stands in front of it.
+
+    Raises:
+        ConfigError: the tokenizer has neither a begin nor an end token, so the first code had nothing to follow.
     """
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    assert begin is not None, "a tokenizer without begin and end tokens gives the first code nothing to follow"
+    if begin is None:
+        raise ConfigError(
+            "backbone.source: the tokenizer has neither a begin nor an end token, and a sequence must start with one; "
+            "set bos_token or eos_token in its tokenizer_config.json."
+        )
     if name == "sid":
         return Template((int(begin),), (), ())
-
-    def encode(text: str) -> tuple[int, ...]:
-        return tuple(tokenizer.encode(text, add_special_tokens=False))
-
-    return Template((int(begin), *encode(INSTRUCT_PREFIX)), encode(INSTRUCT_SEPARATOR), encode(INSTRUCT_SUFFIX))
+    code = code_token(0, 0)
+    code_id = tokenizer.convert_tokens_to_ids(code)
+    text = f"{INSTRUCT_PREFIX}{code}{INSTRUCT_SEPARATOR}{code}{INSTRUCT_SUFFIX}"
+    tokens = tokenizer.encode(text, add_special_tokens=False)
+    first, second = (place for place, token in enumerate(tokens) if token == code_id)
+    return Template((int(begin), *tokens[:first]), tuple(tokens[first + 1 : second]), tuple(tokens[second + 1 :]))

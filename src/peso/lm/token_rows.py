@@ -7,6 +7,7 @@ Parameters, names and saved files stay PEFT's.
 Shapes: B batch, L length, D width, V vocabulary, C codes, R trained rows.
 """
 
+from bisect import bisect_left
 from types import MethodType
 from typing import Any
 
@@ -32,12 +33,12 @@ def read_rows_in_place(model: PeftModel) -> None:
             module.__dict__["forward"] = MethodType(_embed, module)
 
 
-def head_rows(model: PreTrainedModel, token_ids: Tensor) -> Tensor:
+def head_rows(model: PreTrainedModel, token_ids: Tensor | None = None) -> Tensor:
     """The output rows of some tokens, including what an adapter trains of them.
 
     Args:
         model: a causal LM, plain or with a PEFT adapter injected.
-        token_ids: int64 [C].
+        token_ids: int64 [C], best on the CPU; None for every token.
 
     Returns:
         [C, D], differentiable with respect to the adapter's token rows.
@@ -45,16 +46,27 @@ def head_rows(model: PreTrainedModel, token_ids: Tensor) -> Tensor:
     head = model.get_output_embeddings()
     layer = getattr(head, "token_adapter", None)
     if layer is None:
-        return head.weight[token_ids]
+        return head.weight if token_ids is None else head.weight[token_ids]
     trained = _trained_rows(layer)
     if trained is None:
-        return layer.get_merged_weights(layer.active_adapters)[token_ids]
+        merged = layer.get_merged_weights(layer.active_adapters)
+        return merged if token_ids is None else merged[token_ids]
     rows_RD, slots_V = trained
-    slots_C = slots_V[token_ids]
-    first = int(slots_C[0]) if len(slots_C) else 0
-    if first >= 0 and torch.equal(slots_C, torch.arange(first, first + len(slots_C), device=slots_C.device)):
-        return rows_RD[first : first + len(slots_C)]  # a level's tokens are neighbours: a view, and no scatter back
-    return _choose(slots_C, rows_RD, layer.get_base_layer().weight[token_ids])
+    if token_ids is None:
+        return _choose(slots_V, rows_RD, layer.get_base_layer().weight)
+    first = _first_of_run(layer, token_ids)
+    if first is not None:
+        return rows_RD[first : first + len(token_ids)]  # a level's tokens are neighbours: a view, and no scatter back
+    token_ids = token_ids.to(slots_V.device)
+    return _choose(slots_V[token_ids], rows_RD, layer.get_base_layer().weight[token_ids])
+
+
+def _first_of_run(layer: TrainableTokensLayer, token_ids: Tensor) -> int | None:
+    """Where the rows of some tokens stand if they stand next to each other in that order; None otherwise."""
+    wanted = token_ids.tolist()
+    trained = layer.token_indices[layer.active_adapters[0]]
+    first = bisect_left(trained, wanted[0]) if wanted else 0
+    return first if trained[first : first + len(wanted)] == wanted else None
 
 
 def _embed(self: TrainableTokensLayer, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

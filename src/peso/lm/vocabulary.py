@@ -26,11 +26,13 @@ class Vocabulary:
         level_token_ids: per level, int64 [C_m], the token id of each code.
         item_token_ids: int64 [N, M], the tokens of each item.
         pad_token_id: fills rows up to equal length; never attended to and never a label.
+        end_token_id: what may end an answer; None where the tokenizer has no such token.
     """
 
     level_token_ids: tuple[NDArray[np.int64], ...]
     item_token_ids: NDArray[np.int64]
     pad_token_id: int
+    end_token_id: int | None = None
 
     @property
     def num_levels(self) -> int:
@@ -91,6 +93,7 @@ def build_vocabulary(
         for level, size in enumerate(level_sizes)
     )
     item_token_ids = np.stack([level_token_ids[level][codes[:, level]] for level in range(len(level_sizes))], axis=1)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    assert pad is not None, "a tokenizer without pad and end tokens cannot fill rows"
-    return Vocabulary(level_token_ids, item_token_ids, int(pad))
+    end = tokenizer.eos_token_id
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    # Nobody sees what fills rows, so any token does.
+    return Vocabulary(level_token_ids, item_token_ids, 0 if pad is None else int(pad), end)

@@ -20,11 +20,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from peso.data.examples import targets_of_block
 from peso.files import hash_of_json, read_json, remove_leftovers
 from peso.lm.adapters import attach_adapter, load_adapter, lora_parameters, save_adapter, token_row_parameters
+from peso.lm.alignment import alignment_texts
 from peso.lm.backbone import EMBEDDED, build_backbone, load_tokenizer, load_weights, save_backbone
 from peso.lm.device import make_ready
 from peso.lm.parameters import FlatParameters
 from peso.lm.past_adapters import magnitude_parameters
 from peso.lm.rows import Rows, many_targets_per_row, one_target_per_row
+from peso.training.alignment import STAGE as ALIGNMENT
+from peso.training.alignment import align
+from peso.training.backbone_check import check_backbone
+from peso.training.importing import FRESH, imported_adapter
 from peso.training.materials import Materials, Reader, build_reader
 from peso.training.processes import is_first, locked_by_first, wait_for_all, written_by_first
 from peso.training.trainer import EpochRecord, Stage, train_stage
@@ -168,6 +173,8 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
     epochs: list[dict[str, Any]] = []
     model, tokenizer, finished = _trained_backbone(materials, folder.parent)
     reader = build_reader(materials, model, tokenizer)
+    if config.backbone.source != EMBEDDED:
+        check_backbone(materials, reader)
     if finished is not None:
         epochs += finished
     elif config.backbone.source == EMBEDDED:
@@ -183,7 +190,13 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
     with written_by_first(folder) as temporary:
         if temporary is not None:
             save_backbone(model, tokenizer, temporary / BACKBONE)
-        adapted = attach_adapter(model, config.adapter, reader.builder.vocabulary.all_token_ids, config.seed)
+        if config.adapter.start == FRESH:
+            adapted = attach_adapter(model, config.adapter, reader.builder.vocabulary.all_token_ids, config.seed)
+        else:
+            start = imported_adapter(folder.parent.parent, config.adapter.start)
+            adapted = load_adapter(model, start, is_trainable=True)
+        if config.alignment.epochs:
+            epochs += _aligned(materials, reader, tokenizer, adapter_parts(adapted), unfinished)
         if config.training.base_epochs:
             training = config.training
             stage = _base_stage(
@@ -208,6 +221,23 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
         (temporary / "base.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
+def _aligned(
+    materials: Materials,
+    reader: Reader,
+    tokenizer: PreTrainedTokenizerBase,
+    parts: dict[str, FlatParameters],
+    unfinished: Path,
+) -> list[dict[str, Any]]:
+    """Trains the adapter on titles and semantic IDs; the log."""
+    config, vocabulary = materials.config, reader.builder.vocabulary
+    texts = alignment_texts(tokenizer, vocabulary, materials.known_titles)
+    records = align(
+        reader.model, parts, texts, vocabulary.pad_token_id, config.alignment, config.training, config.seed,
+        hash_of_json([materials.base_id, ALIGNMENT]), unfinished / "alignment.safetensors",
+    )  # fmt: skip
+    return _as_rows(records, len(records), ALIGNMENT)
+
+
 def _trained_backbone(
     materials: Materials, bases: Path
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[dict[str, Any]] | None]:
@@ -219,7 +249,9 @@ def _trained_backbone(
             log.info("the backbone of base %s is reused", file.parent.name)
             model, tokenizer = load_weights(file.parent / BACKBONE), load_tokenizer(file.parent / BACKBONE)
             return make_ready(model), tokenizer, [epoch for epoch in record["epochs"] if epoch["stage"] == BACKBONE]
-    model, tokenizer = build_backbone(config.backbone, materials.semantic_ids.level_sizes, config.seed)
+    model, tokenizer = build_backbone(
+        config.backbone, materials.semantic_ids.level_sizes, config.seed, materials.known_titles
+    )
     return make_ready(model), tokenizer, None
 
 

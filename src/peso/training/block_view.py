@@ -83,7 +83,9 @@ class RunView:
         with layer_by_layer(model):
             for chosen in evaluation_batches(builder, rows):
                 batch = builder.batch(rows.take(chosen)).to(model.device)
-                is_real[:] = [(batch.input_ids != builder.vocabulary.pad_token_id).flatten()]
+                places = torch.arange(batch.input_ids.shape[1])
+                lengths = torch.from_numpy(builder.row_lengths(rows.take(chosen)))
+                is_real[:] = [(places < lengths[:, None]).flatten().to(model.device)]
                 num_tokens += int(is_real[0].sum())
                 hidden_states(model, batch)
         for handle in handles:

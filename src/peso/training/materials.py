@@ -10,8 +10,10 @@ from peso.config import RunConfig
 from peso.data.dataset import Dataset
 from peso.data.list_rules import ListRules
 from peso.data.storage import load_dataset
+from peso.errors import ConfigError
 from peso.files import hash_of_json
 from peso.lm.likelihood import CodeLikelihood
+from peso.lm.new_tokens import TitledItems
 from peso.lm.sequences import SequenceBuilder
 from peso.lm.templates import build_template
 from peso.lm.vocabulary import build_vocabulary
@@ -41,6 +43,13 @@ class Materials:
     def list_rules(self) -> ListRules:
         """What recommended lists may name."""
         return ListRules.choose(self.dataset, self.config.decoding.catalogue, self.config.decoding.repeats)
+
+    @cached_property
+    def known_titles(self) -> TitledItems:
+        """Titles of the items that occur in block 0, the others' left empty."""
+        is_known = self.dataset.item_first_block == 0
+        titles = [title if known else "" for title, known in zip(self.dataset.titles, is_known, strict=True)]
+        return TitledItems(titles, self.semantic_ids.codes)
 
     @cached_property
     def backbone_id(self) -> str:
@@ -90,9 +99,15 @@ class Reader:
 
 
 def build_reader(materials: Materials, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Reader:
-    """Ties a backbone to the workspace's items."""
+    """Ties a backbone to the workspace's items.
+
+    Raises:
+        ConfigError: the tokenizer lacks a token that the configuration needs.
+    """
     codes, config = materials.semantic_ids.codes, materials.config
     vocabulary = build_vocabulary(tokenizer, codes, materials.semantic_ids.level_sizes)
     template = build_template(config.template, tokenizer)
+    if config.training.end_token and vocabulary.end_token_id is None:
+        raise ConfigError("training.end_token: the backbone's tokenizer has no end token; leave the option out.")
     builder = SequenceBuilder(materials.dataset, codes, vocabulary, template)
     return Reader(model, builder, CodeLikelihood(vocabulary, config.training.normaliser))

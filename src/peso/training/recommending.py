@@ -35,7 +35,7 @@ def recommend_for_user(workspace: Path, user_id: str, num_items: int, run_id: st
         DataError: the user is unknown.
         WorkspaceError: there is no finished run, or not this one.
     """
-    folder = _finished_run(workspace, run_id)
+    folder = finished_run(workspace, run_id)
     materials = load_materials(workspace, make_config(folder / "config.toml"))
     dataset, config = materials.dataset, materials.config
     user = dataset.user_number(user_id)
@@ -82,7 +82,12 @@ def recommend_for_user(workspace: Path, user_id: str, num_items: int, run_id: st
     }
 
 
-def _finished_run(workspace: Path, run_id: str | None) -> Path:
+def finished_run(workspace: Path, run_id: str | None) -> Path:
+    """The folder of a finished run: a given one, or the one finished last.
+
+    Raises:
+        WorkspaceError: there is none, or not this one.
+    """
     finished = sorted((workspace / "runs").glob(f"*/{RESULT}"), key=lambda path: path.stat().st_mtime)
     names = [path.parent.name for path in finished]
     if not names:

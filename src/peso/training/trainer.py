@@ -43,7 +43,8 @@ class EpochRecord:
     Attributes:
         block: the block trained on.
         epoch: 1-based.
-        train_loss: mean -log p(item) over training targets, nats.
+        train_loss: mean -log p(item) over training targets, nats; at the training temperature, and with the end token's
+            where that trains.
         valid_loss: mean -log p(item) over validation targets after the epoch, nats; without the penalty.
         gradient_ratio: mean over steps of what the proximal term does over what the cross-entropy does: of a penalty
             |its gradient| / |gradient of the cross-entropy| on the penalised parameters, of a pull |its move| / |the
@@ -116,12 +117,7 @@ def train_stage(
         The record of each epoch, and the selected epoch (1-based).
     """
     lengths, weights = stage.builder.row_lengths(stage.train_rows), stage.train_rows.num_targets
-    plan = [
-        batches_of_similar_length(
-            lengths, weights, stage.batch_targets, derive_seed(stage.seed, "order", stage.name, e)
-        )
-        for e in range(stage.epochs)
-    ]
+    plan = [batches_of_epoch(stage, lengths, weights, epoch) for epoch in range(stage.epochs)]
     optimizer = FlatOptimizer(
         stage.parts, stage.learning_rates, stage.weight_decay, sum(map(len, plan)), stage.training.warmup_fraction
     )
@@ -157,6 +153,19 @@ def train_stage(
         part.restore(best[name])
     model.eval()
     return records, 1 + int(np.argmin([record.valid_loss for record in records]))
+
+
+def batches_of_epoch(stage: Stage, lengths: np.ndarray, weights: np.ndarray, epoch: int) -> list[np.ndarray]:
+    """Row numbers of each batch of an epoch.
+
+    Args:
+        stage: names the order.
+        lengths: int64 [R], tokens of each training row.
+        weights: int64 [R], targets of each.
+        epoch: 0-based.
+    """
+    seed = derive_seed(stage.seed, "order", stage.name, epoch)
+    return batches_of_similar_length(lengths, weights, stage.batch_targets, seed)
 
 
 def _train_epoch(
@@ -212,7 +221,7 @@ def training_step(
 
 
 def add_gradient(model: PreTrainedModel, likelihood: CodeLikelihood, stage: Stage, chosen: np.ndarray) -> Tensor:
-    """Adds the gradient of the mean cross-entropy over the targets of some training rows to the parts' gradients.
+    """Adds the gradient of the mean cross-entropy over some training rows' tokens to the parts' gradients.
 
     Each process takes its share of the rows; the sums are over all of them.
 
@@ -226,12 +235,14 @@ def add_gradient(model: PreTrainedModel, likelihood: CodeLikelihood, stage: Stag
         The summed loss of all targets in nats, a scalar without gradient.
     """
     rows, training = stage.train_rows.take(own_share(chosen)), stage.training
-    num_losses = int(stage.train_rows.num_targets[chosen].sum()) * stage.builder.vocabulary.num_levels
+    builder = stage.builder.with_end() if training.end_token else stage.builder
+    num_tokens = builder.vocabulary.num_levels + training.end_token
+    num_losses = int(stage.train_rows.num_targets[chosen].sum()) * num_tokens
     loss_sum = torch.zeros((), device=model.device)
     for piece in split_by_weight(rows.num_targets, training.passes_per_step) if len(rows) else []:
-        batch = stage.builder.batch(rows.take(piece), training.line_tokens).to(model.device)
+        batch = builder.batch(rows.take(piece), training.line_tokens).to(model.device)
         with torch.autocast(model.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
-            loss = likelihood.negative_log_likelihood(model, batch).sum()
+            loss = likelihood.negative_log_likelihood(model, batch, training.temperature).sum()
         (loss / num_losses).backward()
         loss_sum += loss.detach()
     for part in stage.parts.values():

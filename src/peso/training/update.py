@@ -14,6 +14,7 @@ from peso.data.dataset import IntArray
 from peso.files import hash_of_json
 from peso.lm.adapters import read_token_rows, save_adapter, stored_token_rows, write_token_rows
 from peso.lm.low_rank import LowRank, read_low_rank, write_low_rank
+from peso.lm.merging import merge_adapter
 from peso.lm.parameters import FlatParameters
 from peso.lm.past_adapters import freeze_past
 from peso.methods.base import BlockView, ContinualMethod
@@ -147,9 +148,9 @@ def _train_backbone(
     materials: Materials, base: Base, method: ContinualMethod, adapters: Path, block: int, checkpoint: Path
 ) -> tuple[PreTrainedModel, list[dict[str, Any]], list[dict[str, Any]]]:
     model, reader = load_state(materials, base, _before(adapters, block))
-    if isinstance(model, PeftModel):
-        model.merge_and_unload()
-    whole = reader.model.requires_grad_(True)
+    # In float32: a backbone in bfloat16 would lose most small steps.
+    whole = merge_adapter(model) if isinstance(model, PeftModel) else reader.model.float()
+    whole.requires_grad_(True)
     parts = {BACKBONE: FlatParameters(whole.named_parameters())}
     view = RunView(materials, reader, None, adapters, block)
     targets = method.examples(materials.dataset, block, materials.config.seed)

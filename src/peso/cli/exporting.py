@@ -1,0 +1,33 @@
+"""`peso export`: a version in the layout of another program."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peso.cli.options import JsonOption, WorkspaceOption, print_json
+from peso.types import ExportFormat
+
+
+def export(
+    workspace: WorkspaceOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.", show_default=False)],
+    form: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format", help="peft: backbone and adapter; merged: one model; vllm: rows in the backbone, LoRA apart."
+        ),
+    ] = "peft",
+    run: Annotated[str | None, typer.Option(help="Run id (see `peso runs`).  [default: the newest]")] = None,
+    block: Annotated[int | None, typer.Option(help="Version after this block.  [default: the last]")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Write a version of a run for PEFT, plain transformers or vLLM."""
+    from peso.training.exporting import export_version
+
+    folders = export_version(workspace, output, form, run, block)
+    if json:
+        print_json(folders)
+    else:
+        for name, folder in folders.items():
+            typer.echo(f"{name}: {folder}")

@@ -1,0 +1,193 @@
+"""An adapter that another program trained, as the start of a workspace's own: its v_0."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from peso.config import RunConfig
+from peso.errors import ConfigError, DataError, WorkspaceError
+from peso.files import atomic_directory, sha256_of
+from peso.lm.adapters import attach_adapter, read_token_rows, save_adapter, write_token_rows
+from peso.lm.backbone import EMBEDDED, build_backbone, load_tokenizer
+from peso.lm.low_rank import LowRank, adapted_layers, read_low_rank, write_low_rank
+from peso.lm.released import EMBEDDING, HEAD, Released, differs, read_released
+from peso.training.materials import build_reader, load_materials
+
+IMPORTED = "imported"
+"""Folder of imported adapters in a workspace."""
+
+FRESH = "fresh"
+"""The value of `adapter.start` that imports nothing."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import found.
+
+    Attributes:
+        name: what `adapter.start` takes.
+        rank: of A and B.
+        num_layers: adapted layers.
+        tables: trained matrices that were found.
+        num_codes: semantic-ID tokens that the checkpoint knew.
+        num_codes_missing: tokens of the workspace that it did not know; their rows stay as they were.
+        largest_change_left_out: of any number in a row that is not imported, because only codes' rows train here.
+    """
+
+    name: str
+    rank: int
+    num_layers: int
+    tables: tuple[str, ...]
+    num_codes: int
+    num_codes_missing: int
+    largest_change_left_out: float
+
+
+def import_adapter(workspace: Path, config: RunConfig, checkpoint: Path, block: int) -> Imported:
+    """Puts an adapter into a workspace, fitted to its backbone and tokens.
+
+    Rows are matched by token, not by number: the checkpoint's tokenizer may have added codes in another order.
+
+    Args:
+        workspace: holds the data whose semantic IDs the checkpoint was trained with.
+        config: names the backbone, and says which rows train.
+        checkpoint: folder of a run of the authors' code, or of a PEFT adapter, with the tokenizer in it.
+        block: the version after this block, of a run.
+
+    Raises:
+        ConfigError: the backbone, the adapter's shape or what trains is another than the checkpoint's.
+        DataError: the checkpoint is of no known layout, damaged, or knows other tokens.
+        WorkspaceError: no data.
+    """
+    if config.backbone.source == EMBEDDED:
+        raise ConfigError(
+            "an imported adapter needs the backbone it was trained on; name it by backbone.source in --config."
+        )
+    materials = load_materials(workspace, config)
+    found = read_released(checkpoint, block)
+    model, tokenizer = build_backbone(
+        config.backbone, materials.semantic_ids.level_sizes, config.seed, materials.known_titles
+    )
+    codes = build_reader(materials, model, tokenizer).builder.vocabulary.all_token_ids
+    places = _their_places(tokenizer, checkpoint, codes)
+    _check_backbone(model, found, codes[0], config)
+    words = {name: table[: codes[0]] for name, table in _tables(model).items()}
+    adapted = attach_adapter(model, config.adapter, codes, config.seed)
+    _check_adapter(adapted, found.update, checkpoint, config)
+    write_low_rank(adapted, found.update)
+    rows = _fitted_rows(read_token_rows(adapted), found.tables, places, codes, config)
+    write_token_rows(adapted, rows)
+
+    left_out = 0.0
+    if config.adapter.token_rows == "codes":
+        changes = [(found.tables[name][: codes[0]] - words[name].float()).abs().max() for name in found.tables]
+        left_out = max(map(float, changes), default=0.0)
+    update = read_low_rank(adapted)
+    values = [*update.a.values(), *update.b.values(), *rows.values()]
+    name = f"adapter-{sha256_of(*(value.numpy().tobytes() for value in values))[:12]}"
+    folder = workspace / IMPORTED / name
+    folder.parent.mkdir(exist_ok=True)
+    if not folder.exists():
+        with atomic_directory(folder) as temporary:
+            save_adapter(adapted, temporary)
+    known = int((places[codes] >= 0).sum())
+    return Imported(name, update.rank, len(update.a), tuple(sorted(found.tables)), known, len(codes) - known, left_out)
+
+
+def _tables(model: PreTrainedModel) -> dict[str, Tensor]:
+    modules = {EMBEDDING: model.get_input_embeddings(), HEAD: model.get_output_embeddings()}
+    return {name: module.weight.detach().clone() for name, module in modules.items()}
+
+
+def _their_places(tokenizer: PreTrainedTokenizerBase, checkpoint: Path, codes: list[int]) -> Tensor:
+    """int64 [V]: the checkpoint's number of each of our tokens, -1 for one it does not know."""
+    folder = next((f for f in (checkpoint, checkpoint.parent) if (f / "tokenizer_config.json").exists()), None)
+    if folder is None:
+        raise DataError(f"{checkpoint} holds no tokenizer; copy tokenizer.json and tokenizer_config.json there.")
+    theirs, ours = load_tokenizer(folder).get_vocab(), tokenizer.get_vocab()
+    places = torch.full((max(ours.values()) + 1,), -1)
+    for token, number in ours.items():
+        places[number] = theirs.get(token, -1)
+    words = torch.tensor([number for number in ours.values() if number < codes[0]])
+    if not torch.equal(places[words], words):
+        raise DataError(f"the tokenizer in {folder} has other words than that of the backbone; name the same backbone.")
+    if not (places[codes] >= 0).any():
+        raise DataError(f"the tokenizer in {folder} knows none of this workspace's codes; check the data set.")
+    return places
+
+
+def _check_backbone(model: PreTrainedModel, found: Released, num_words: int, config: RunConfig) -> None:
+    """Compares what the checkpoint holds of its backbone with ours; rows of new tokens are nobody's."""
+    ours = model.state_dict()
+    for name, theirs in found.frozen.items():
+        if name not in ours:
+            raise DataError(
+                f"the checkpoint holds {name!r}, which {type(model).__name__} has not; is it of this backbone?"
+            )
+        is_table = name.split(".")[-2] in (EMBEDDING, HEAD)
+        pair = (theirs[:num_words], ours[name][:num_words]) if is_table else (theirs, ours[name])
+        if differs(*pair):
+            raise ConfigError(
+                f"backbone.source {config.backbone.source!r}: its {name!r} is not the checkpoint's; name the backbone "
+                "that the checkpoint was trained on."
+            )
+
+
+def _check_adapter(adapted: PeftModel, update: LowRank, checkpoint: Path, config: RunConfig) -> None:
+    layers = adapted_layers(adapted).keys()
+    if update.a.keys() != layers:
+        other = sorted(update.a.keys() ^ layers)[0]
+        raise ConfigError(
+            f"adapter.target_modules: the checkpoint adapts {len(update.a)} layers and this configuration "
+            f"{len(layers)}; they differ in {other!r}."
+        )
+    facts = checkpoint / "adapter_config.json"
+    alpha = json.loads(facts.read_text())["lora_alpha"] if facts.exists() else config.adapter.lora_alpha
+    if (update.rank, alpha) != (config.adapter.r, config.adapter.lora_alpha):
+        raise ConfigError(
+            f"adapter.r {config.adapter.r} and adapter.lora_alpha {config.adapter.lora_alpha} are not the checkpoint's "
+            f"{update.rank} and {alpha}; set them."
+        )
+
+
+def _fitted_rows(
+    ours: dict[str, Tensor], tables: dict[str, Tensor], places: Tensor, codes: list[int], config: RunConfig
+) -> dict[str, Tensor]:
+    """Our trained rows with the checkpoint's values wherever it has one."""
+    theirs = {EMBEDDING: tables.get(EMBEDDING), HEAD: tables.get(HEAD, tables.get(EMBEDDING))}
+    tokens = torch.tensor(codes) if config.adapter.token_rows == "codes" else torch.arange(len(places))
+    tokens_known = places[tokens] >= 0
+    numbers = places[tokens][tokens_known]
+    if len(ours) == 1 and HEAD in tables and differs(tables[HEAD][numbers], tables[EMBEDDING][numbers]):
+        raise ConfigError(
+            'adapter.token_rows "codes" trains one row per code where embedding and head are tied, and the checkpoint '
+            'trained them apart; use "all".'
+        )
+    fitted = {}
+    for name, rows in ours.items():
+        table = theirs[name.removesuffix(".rows").split(".")[-1]]
+        fitted[name] = rows.clone()
+        if table is not None:
+            fitted[name][: len(tokens)][tokens_known] = table[numbers]
+    return fitted
+
+
+def imported_adapter(workspace: Path, name: str) -> Path:
+    """The folder of an imported adapter.
+
+    Raises:
+        WorkspaceError: there is none of this name.
+    """
+    folder = workspace / IMPORTED / name
+    if not folder.is_dir():
+        names = ", ".join(sorted(path.name for path in folder.parent.glob("adapter-*"))) or "none"
+        raise WorkspaceError(
+            f"adapter.start {name!r} is not an imported adapter of {workspace} (there are: {names}); use `peso "
+            "import-adapter` first."
+        )
+    return folder

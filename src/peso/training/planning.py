@@ -1,0 +1,151 @@
+"""What a run will need, before anything is started: memory, speed, hours per block.
+
+A layer costs what it costs at any depth. So one training step of the workspace's own batches is gone through at one
+and at two layers of the backbone's full width, tensors and operations are counted, and the difference is what every
+further layer adds. On a CPU the step is really taken, and timed. For an accelerator it is taken on tensors without
+contents, which need neither the memory nor the machine.
+"""
+
+from dataclasses import dataclass
+
+from peso.data.examples import targets_of_block
+from peso.lm.backbone import EMBEDDED
+from peso.lm.rows import Rows
+from peso.lm.shallow import ShallowBackbone
+from peso.training.base import BACKBONE, training_rows
+from peso.training.materials import Materials, build_reader
+from peso.training.probing import FLOAT_BYTES, PlannedStage, cost_at_depth
+
+GIB = 2**30
+_CHECKPOINT_COPIES = 3
+"""Of what trains, while a checkpoint is written after an epoch: values and moments."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What one training stage needs.
+
+    Attributes:
+        name: "backbone" (the embedded one on block 0), "base" (the adapter on block 0) or "update".
+        num_trained: parameters that train.
+        weights_bytes: the backbone's weights, and the adapter's where they are no part of it.
+        state_bytes: gradients, moments and copies of what trains.
+        pass_bytes: the most that a step (activations, logits, their gradients) or a checkpoint adds to both.
+        total_bytes: of all tensors at the worst moment; a library's own memory comes on top.
+    """
+
+    name: str
+    num_trained: int
+    weights_bytes: int
+    state_bytes: int
+    pass_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """What one block takes.
+
+    Attributes:
+        block: 0 is the base.
+        num_targets: training targets.
+        num_tokens: tokens of all its epochs, padding not counted.
+        hours: training time.
+    """
+
+    block: int
+    num_targets: int
+    num_tokens: int
+    hours: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of a run.
+
+    Attributes:
+        num_parameters: of the backbone.
+        version_bytes: size of a version's adapter file.
+        stages: in order.
+        peak_bytes: of the largest stage.
+        gpu_memory_bytes: what there is; None on a CPU.
+        fits: whether the peak, and a tenth of the memory for libraries and fragmentation, are within it.
+        tokens_per_second: in training.
+        assumed: what the speed rests on.
+        blocks: in order.
+    """
+
+    num_parameters: int
+    version_bytes: int
+    stages: list[StagePlan]
+    peak_bytes: int
+    gpu_memory_bytes: int | None
+    fits: bool | None
+    tokens_per_second: float
+    assumed: str
+    blocks: list[BlockPlan]
+
+
+RESERVED_SHARE = 0.1
+"""Of an accelerator's memory, for libraries and fragmentation."""
+
+
+def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: float) -> Plan:
+    """Plans a run of one evolving adapter; methods that keep past adapters need a little more.
+
+    Args:
+        materials: data and configuration.
+        gpu_memory_gib: plan for an accelerator with so much memory; None plans for this CPU, and times it.
+        teraflops: floating-point operations per second that the accelerator keeps up, in 10^12.
+
+    Raises:
+        ConfigError: the backbone's configuration or tokenizer is missing.
+    """
+    shallow = ShallowBackbone(materials.config.backbone, materials.semantic_ids.level_sizes)
+    on_gpu = gpu_memory_gib is not None
+    training = materials.config.training
+    rows_of_block = [
+        training_rows(materials, targets_of_block(materials.dataset, block, "train"))
+        for block in range(materials.dataset.num_blocks)
+    ]
+    wanted = _stages(materials, rows_of_block)
+    costs = [cost_at_depth(materials, shallow, stage, shallow.num_layers, on_gpu) for stage in wanted]
+    stages = []
+    for stage, cost in zip(wanted, costs, strict=True):
+        passing = max(cost.pass_bytes, cost.num_trained * FLOAT_BYTES * _CHECKPOINT_COPIES)
+        total = cost.weights_bytes + cost.state_bytes + passing
+        stages.append(StagePlan(stage.name, cost.num_trained, cost.weights_bytes, cost.state_bytes, passing, total))
+    update = costs[-1]
+    seconds_per_token = update.effort / update.num_tokens / (1e12 * teraflops if on_gpu else 1)
+    builder = build_reader(materials, shallow.build(1), shallow.tokenizer).builder
+    blocks = []
+    for block, rows in enumerate(rows_of_block):
+        epochs = sum(stage.epochs for stage in wanted[:-1]) if block == 0 else training.epochs
+        num_tokens = int(builder.row_lengths(rows).sum()) * epochs
+        num_targets = int(rows.num_targets.sum())
+        blocks.append(BlockPlan(block, num_targets, num_tokens, num_tokens * seconds_per_token / 3600))
+    peak = max(stage.total_bytes for stage in stages)
+    memory = None if gpu_memory_gib is None else round(gpu_memory_gib * GIB)
+    return Plan(
+        num_parameters=update.num_parameters,
+        version_bytes=update.num_trained * FLOAT_BYTES,
+        stages=stages,
+        peak_bytes=peak,
+        gpu_memory_bytes=memory,
+        fits=None if memory is None else peak <= (1 - RESERVED_SHARE) * memory,
+        tokens_per_second=1 / seconds_per_token,
+        assumed=f"{teraflops:g} teraflop/s kept up" if on_gpu else "timed here, as busy as this machine is now",
+        blocks=blocks,
+    )
+
+
+def _stages(materials: Materials, rows_of_block: list[Rows]) -> list[PlannedStage]:
+    """The base's, and that of the largest later block."""
+    config, training = materials.config, materials.config.training
+    largest = max(range(1, len(rows_of_block)), key=lambda block: int(rows_of_block[block].num_targets.sum()))
+    base, batch = rows_of_block[0], training.base_batch_targets
+    stages = [PlannedStage("base", "base_adapter", base, batch, training.base_epochs)] if training.base_epochs else []
+    if config.backbone.source == EMBEDDED:
+        stages.insert(0, PlannedStage(BACKBONE, f"base_{BACKBONE}", base, batch, config.backbone.epochs))
+    update = PlannedStage("update", f"block_{largest}", rows_of_block[largest], training.batch_targets, training.epochs)
+    return [*stages, update]

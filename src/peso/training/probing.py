@@ -1,0 +1,163 @@
+"""One training step at a small depth, counted: what `peso.training.planning` extrapolates from."""
+
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from peso.config import RunConfig
+from peso.data.dataset import IntArray
+from peso.lm.adapters import attach_adapter
+from peso.lm.device import make_ready
+from peso.lm.fake import without_contents
+from peso.lm.live_bytes import LiveBytes
+from peso.lm.parameters import FlatParameters
+from peso.lm.quick_stack import LONGEST as SHORT_STACK
+from peso.lm.rows import Rows
+from peso.lm.shallow import ShallowBackbone
+from peso.lm.short_attention import LONGEST as SHORT_ATTENTION
+from peso.training.materials import Materials, build_reader
+from peso.training.trainer import Stage, add_gradient, batches_of_epoch
+
+FLOAT_BYTES = 4
+_STATE_COPIES = 6
+"""Of what trains, beside its values: gradient, two moments, where the block began, twice, and the best epoch."""
+_PULL_COPIES, _TERM_COPIES = 3, 1
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A training stage to come.
+
+    Attributes:
+        name: "backbone" (the embedded one on block 0), "base" (the adapter on block 0) or "update".
+        order: the name that decides the order of its batches.
+        rows: training rows.
+        batch_targets: targets per optimizer step.
+        epochs: passes over the rows.
+    """
+
+    name: str
+    order: str
+    rows: Rows
+    batch_targets: int
+    epochs: int
+
+    @property
+    def trains_backbone(self) -> bool:
+        """Whether all weights train, and no adapter is there."""
+        return self.name == "backbone"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A stage at some depth.
+
+    Attributes:
+        num_parameters: of the backbone.
+        num_trained: parameters that train.
+        weights_bytes: of backbone and adapter.
+        state_bytes: gradients, moments and copies of what trains.
+        pass_bytes: the most that is alive besides during a step on the heaviest batch.
+        effort: of a step on a middling batch: seconds, or floating-point operations.
+        num_tokens: of that batch.
+    """
+
+    num_parameters: int
+    num_trained: int
+    weights_bytes: int
+    state_bytes: int
+    pass_bytes: int
+    effort: float
+    num_tokens: int
+
+
+def cost_at_depth(
+    materials: Materials, shallow: ShallowBackbone, stage: PlannedStage, num_layers: int, on_gpu: bool
+) -> Cost:
+    """Of a stage with the whole backbone, from steps at one and at two layers.
+
+    Args:
+        materials: data and configuration.
+        shallow: the backbone's shape.
+        stage: what to train.
+        num_layers: of the whole backbone.
+        on_gpu: go through the step without contents, and count operations instead of seconds.
+    """
+    one, two = (asdict(_probe(materials, shallow, stage, depth, on_gpu)) for depth in (1, 2))
+    return Cost(**{name: first + (num_layers - 1) * (two[name] - first) for name, first in one.items()})
+
+
+def _probe(
+    materials: Materials, shallow: ShallowBackbone, planned: PlannedStage, num_layers: int, on_gpu: bool
+) -> Cost:
+    config = materials.config
+    with torch.device("meta") if on_gpu else nullcontext():
+        model = shallow.build(num_layers)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    if not on_gpu:
+        make_ready(model)
+    reader = build_reader(materials, model, shallow.tokenizer)
+    whole: nn.Module = model
+    if not planned.trains_backbone:
+        with torch.device("meta") if on_gpu else nullcontext():
+            whole = attach_adapter(model, config.adapter, reader.builder.vocabulary.all_token_ids, config.seed)
+    trained = [(name, parameter) for name, parameter in whole.named_parameters() if parameter.requires_grad]
+    num_trained = sum(parameter.numel() for _, parameter in trained)
+    weights = sum(tensor.nbytes for tensor in (*whole.parameters(), *whole.buffers()))
+    copies = _STATE_COPIES + (_anchor_copies(config) if planned.name == "update" else 0)
+    mode = FakeTensorMode(allow_non_fake_inputs=True) if on_gpu else None
+    if mode is not None:
+        without_contents(whole, mode)
+    stage = Stage(
+        name=planned.order, key="", block=0, parts={} if on_gpu else {planned.name: FlatParameters(trained)},
+        builder=reader.builder, train_rows=planned.rows, valid_rows=planned.rows, epochs=planned.epochs,
+        learning_rates={}, batch_targets=planned.batch_targets, weight_decay=0.0, training=config.training,
+        seed=config.seed,
+    )  # fmt: skip
+    if config.training.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    heavy, middling = _chosen_batches(stage)
+    with mode or nullcontext(), LiveBytes() as live:
+        for batch in heavy[:1] if on_gpu else heavy:
+            add_gradient(model, reader.likelihood, stage, batch)
+    counter = FlopCounterMode(display=False)
+    with mode or nullcontext(), counter if on_gpu else nullcontext():
+        started = time.perf_counter()
+        add_gradient(model, reader.likelihood, stage, middling)
+        seconds = time.perf_counter() - started
+    return Cost(
+        num_parameters=num_parameters,
+        num_trained=num_trained,
+        weights_bytes=weights,
+        state_bytes=num_trained * FLOAT_BYTES * copies,
+        pass_bytes=live.peak,
+        effort=float(counter.get_total_flops()) if on_gpu else seconds,
+        num_tokens=int(reader.builder.row_lengths(planned.rows)[middling].sum()),
+    )
+
+
+def _anchor_copies(config: RunConfig) -> int:
+    """Copies of what trains that PESO keeps for its pull or its term."""
+    if config.method != "peso":
+        return 0
+    return _PULL_COPIES if config.proximal.form == "decoupled" else _TERM_COPIES
+
+
+def _chosen_batches(stage: Stage) -> tuple[list[IntArray], IntArray]:
+    """Of all epochs' batches, those that may need most memory, and the one in the middle.
+
+    They write most tokens once padded: of all, and of those short enough for the ways that a CPU has for short rows.
+    """
+    lengths, weights = stage.builder.row_lengths(stage.train_rows), stage.train_rows.num_targets
+    batches = [batch for epoch in range(stage.epochs) for batch in batches_of_epoch(stage, lengths, weights, epoch)]
+    batches.sort(key=lambda batch: int(lengths[batch].max()) * len(batch))
+    heavy = [batches[-1]]
+    for longest in (SHORT_ATTENTION, SHORT_STACK):
+        heavy += [batch for batch in batches if lengths[batch].max() <= longest][-1:]
+    return heavy, batches[len(batches) // 2]

@@ -1,0 +1,148 @@
+"""A plan against what happens: tensors counted in real updates, operations by formula, sizes of real files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from language_models import write_language_model
+from peso.config import RunConfig
+from peso.errors import ConfigError
+from peso.lm.fake import without_contents
+from peso.lm.live_bytes import LiveBytes
+from peso.methods.registry import build_method
+from peso.training.base import prepare_base
+from peso.training.materials import load_materials
+from peso.training.outcome import read_update
+from peso.training.planning import GIB, Plan, plan_run
+from peso.training.stream import run_stream
+from peso.training.update import run_update
+from streams import config, fill
+
+DEEP = {"hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 128}
+GPT2_DEEP = {"n_layer": 4}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "written-out layers": ("smollm", {}),
+    "stock layers, whole tables": (
+        "qwen3",
+        {"adapter": {"token_rows": "all", "lora_dropout": 0.05}, "method": "single"},
+    ),
+    "transposed, bfloat16 passes": ("gpt2", {"training": {"precision": "bfloat16"}}),
+    "checkpointing": ("qwen3", {"training": {"gradient_checkpointing": True}}),
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill(tmp_path_factory.mktemp("world"), num_users=30)
+
+
+def config_of(workspace: Path, family: str, **overrides: Any) -> RunConfig:
+    source = workspace / "models" / family
+    if not source.exists():
+        write_language_model(source, family, shape=GPT2_DEEP if family == "gpt2" else DEEP)
+    adapter = {"target_modules": ("all-linear",)} | overrides.pop("adapter", {})
+    training = {"epochs": 1} | overrides.pop("training", {})
+    return config(
+        backbone={"source": str(source)}, adapter=adapter, training=training, template="instruct",
+        evaluation={"next_block": "off"}, **overrides,
+    )  # fmt: skip
+
+
+def planned(workspace: Path, chosen: RunConfig, gpu: float | None = None, teraflops: float = 1.0) -> Plan:
+    return plan_run(load_materials(workspace, chosen), gpu, teraflops)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_memory_is_that_of_a_real_update(workspace: Path, variant: str, tmp_path: Path) -> None:
+    """From one and two layers to four: within 15 % of the tensors alive at the worst moment of the update itself."""
+    family, overrides = VARIANTS[variant]
+    chosen = config_of(workspace, family, **overrides)
+    plan = planned(workspace, chosen)
+    run = run_stream(workspace, chosen)
+    materials = load_materials(workspace, chosen)
+    base = prepare_base(materials, workspace / "bases")
+    measured = []
+    for block in (1, 2):
+        with LiveBytes() as live:
+            run_update(
+                materials, base, build_method(chosen), run / "adapters", block, tmp_path / f"{block}.safetensors"
+            )
+        measured.append(live.peak)
+    assert plan.stages[-1].total_bytes == pytest.approx(max(measured), rel=0.15)
+    assert plan.version_bytes == pytest.approx(read_update(run / "adapters" / "block_2").adapter_bytes, rel=0.1)
+    assert plan.num_parameters == base.num_parameters
+    assert plan.fits is None
+
+
+def test_a_plan_without_the_machine_agrees(workspace: Path) -> None:
+    """Tensors without contents go through the model's own layers; so do real ones of a family without quick ways."""
+    chosen = config_of(workspace, "gpt2")
+    here, there = planned(workspace, chosen), planned(workspace, chosen, gpu=1.0)
+    assert there.stages[-1].total_bytes == pytest.approx(here.stages[-1].total_bytes, rel=0.05)
+    assert there.num_parameters == here.num_parameters
+    assert [(block.num_targets, block.num_tokens) for block in there.blocks] == [
+        (block.num_targets, block.num_tokens) for block in here.blocks
+    ]
+
+
+def test_speed_is_that_of_the_formula(workspace: Path) -> None:
+    """Forward and back through frozen matrices: four operations per weight and token; attention and heads besides."""
+    chosen = config_of(workspace, "smollm")
+    plan = planned(workspace, chosen, gpu=80.0, teraflops=2.0)
+    d, f, per_key = DEEP["hidden_size"], DEEP["intermediate_size"], 2
+    matrices = DEEP["num_hidden_layers"] * (2 * d * d + 2 * d * d // per_key + 3 * d * f)
+    per_token = 2e12 / plan.tokens_per_second
+    assert 4 * matrices < per_token < 2.5 * 4 * matrices
+    assert planned(workspace, chosen, gpu=80.0, teraflops=4.0).tokens_per_second == pytest.approx(
+        2 * plan.tokens_per_second
+    )
+    for block in plan.blocks:
+        assert block.hours == pytest.approx(block.num_tokens / plan.tokens_per_second / 3600)
+
+
+def test_what_does_not_fit(workspace: Path) -> None:
+    chosen = config_of(workspace, "smollm")
+    peak = planned(workspace, chosen, gpu=1.0).peak_bytes
+    verdicts = [planned(workspace, chosen, gpu=factor * peak / GIB).fits for factor in (1.1, 1.2)]
+    assert verdicts == [False, True]  # a tenth is kept free
+
+
+def test_the_embedded_backbone_has_a_stage_of_its_own(workspace: Path) -> None:
+    plan = planned(workspace, config())
+    assert [stage.name for stage in plan.stages] == ["backbone", "base", "update"]
+    assert plan.stages[0].num_trained == plan.num_parameters
+    assert plan.tokens_per_second > 0
+
+
+def test_a_folder_without_a_model(workspace: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no configuration and tokenizer"):
+        planned(workspace, config(backbone={"source": str(tmp_path)}))
+
+
+def test_live_bytes_by_hand() -> None:
+    """A matrix of 4 kB, its square of the same size, freed; views cost nothing."""
+    with LiveBytes() as live:
+        x = torch.ones(32, 32)
+        y = x @ x
+        view = y[:4].T
+        assert (live.now, live.peak) == (8192, 8192)
+        del y
+        assert live.now == 8192
+        del view
+        assert (live.now, live.peak) == (4096, 8192)
+
+
+def test_fake_models_keep_ties_and_gradients() -> None:
+    with torch.device("meta"):
+        embedding, head = torch.nn.Embedding(5, 3), torch.nn.Linear(3, 5, bias=False)
+    head.weight = embedding.weight
+    model = torch.nn.Sequential(embedding, head)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    without_contents(model, mode)
+    assert head.weight is embedding.weight
+    assert head.weight.grad is not None
+    with mode:
+        assert model(torch.tensor([1, 2])).shape == (2, 5)

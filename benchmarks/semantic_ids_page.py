@@ -66,8 +66,8 @@ def page_of(record: dict[str, Any]) -> str:
         "share the first code. *brand purity*: items that have the commonest brand of their first code. The",
         "released codes have three levels.",
         "",
-        f"Machine: {machine['cpu']}, {machine['threads']} thread, load {machine['load_average']} on",
-        f"{machine['cpus']} CPUs.",
+        f"Machine: {machine['cpu']}, {machine['threads']} thread, {machine['cpus']} CPUs,",
+        f"load {machine['load_average']} at the end.",
         "",
     ]
     return "\n".join(lines)

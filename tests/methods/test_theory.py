@@ -144,7 +144,8 @@ def test_the_interpolation_is_the_closed_form(seed: int, num_examples: int, stre
     assert_equal(metric.coordinates(pairs.vectors, closed), expected, 1e-6)
     shares = measured_shares(pairs, metric, strength, optimum, anchor, closed)
     assert_equal(shares.moved, shares.predicted * shares.distance, 1e-6)
-    assert shares.outside < 1e-6
+    # A shift that no anchor holds may be hundreds long, and is rounded off to a square root of its last digits.
+    assert shares.outside < 1e-6 * max(1.0, float((closed - anchor).norm()))
     if name == "identity":  # nothing is hidden, so the coordinates are the whole vector
         assert_equal(pairs.vectors @ expected, closed, 1e-6)
 

@@ -34,6 +34,8 @@ VARIANTS: dict[str, dict[str, Any]] = {method: {"method": method} for method in 
     "sum_lora latest fresh": {"method": "sum_lora", "cumulative": {"past": "latest", "start": "fresh"}},
     "sd_lora latest": {"method": "sd_lora", "cumulative": {"past": "latest"}},
     "peso per rank": {"method": "peso", "proximal": {"form": "per_rank"}},
+    # A handful of steps on a tiny world: the default rate is one for hundreds.
+    "full": {"method": "full", "full": {"learning_rate": 1e-3}},
 }
 RANKS = {"sum_lora": 3 * RANK, "sum_lora latest fresh": 2 * RANK, "sd_lora": 3 * RANK, "sd_lora latest": 2 * RANK}
 RANKS |= {"inf_lora": 3 * RANK, "lsat": 2 * RANK}

@@ -39,8 +39,8 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-unit: install
-	$(BIN)/pytest
+unit: install  ## a process per core, each with one thread
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 bench: install  ## speed, against the stock libraries; about twenty minutes on two quiet cores
 	mkdir -p $(ENGINE)

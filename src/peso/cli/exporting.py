@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from peso.cli.options import JsonOption, WorkspaceOption, print_json
+from peso.cli.options import JsonOption, WorkspaceOption, print_json, show_progress
 from peso.types import ExportFormat
 
 
@@ -23,6 +23,8 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write a version of a run for PEFT, plain transformers or vLLM."""
+    show_progress(is_silent=True)
+
     from peso.training.exporting import export_version
 
     folders = export_version(workspace, output, form, run, block)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from peso.cli.options import JsonOption, WorkspaceOption, print_json
+from peso.cli.options import JsonOption, WorkspaceOption, print_json, show_progress
 
 
 def recommend(
@@ -15,6 +15,8 @@ def recommend(
     json: JsonOption = False,
 ) -> None:
     """Recommend the next items for a user, with the newest adapter of a run."""
+    show_progress(is_silent=True)
+
     from peso.training.recommending import recommend_for_user
 
     answer = recommend_for_user(workspace, user, num_items, run)

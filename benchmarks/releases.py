@@ -77,6 +77,7 @@ def main() -> None:
 
 def _import(folder: Path, workspace: Path) -> None:
     imported = read_peso_release(folder)
+    assert imported.source_codes is not None
     semantic_ids = build_semantic_ids(imported.dataset, imported.source_codes, imported.level_sizes)
     semantic_ids.save(workspace / "data" / "semantic_ids", imported.dataset.item_ids)
     save_dataset(imported.dataset, workspace / "data")

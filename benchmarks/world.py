@@ -29,6 +29,7 @@ def load_world(overrides: dict[str, Any] | None = None) -> Materials:
     config = make_config(None, overrides)
     if folder.is_dir():
         imported = read_peso_release(folder)
+        assert imported.source_codes is not None
         dataset, source_codes, level_sizes = imported.dataset, imported.source_codes, imported.level_sizes
     else:
         world = simulate(SimulationSettings(num_users=6000, num_items=4000))

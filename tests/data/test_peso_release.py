@@ -43,6 +43,7 @@ def test_real_release(
     statistics = block_statistics(imported.dataset)
     assert statistics.select([*columns, "unseen_test_targets"]).rows() == counts
     assert statistics["test_targets"].to_list() == [row[0] for row in counts]
+    assert imported.source_codes is not None
     semantic_ids = build_semantic_ids(imported.dataset, imported.source_codes, imported.level_sizes)
     assert semantic_ids.num_items == num_items
     assert len({tuple(codes) for codes in semantic_ids.codes.tolist()}) == num_items

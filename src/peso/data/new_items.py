@@ -8,7 +8,7 @@ import polars as pl
 
 from peso.errors import DataError
 
-_ID, _TITLE, _TEXT = "item_id", "title", "text"
+_ID, _TITLE, _TEXT, _CATEGORIES = "item_id", "title", "text", "categories"
 _READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
     ".csv": lambda path: pl.read_csv(path, infer_schema=False),
     ".jsonl": pl.read_ndjson,
@@ -24,15 +24,19 @@ class NewItems:
         ids: distinct.
         titles: empty where unknown.
         texts: beyond the title; empty where there is none.
+        categories: from broad to narrow; empty where unknown.
     """
 
     ids: Sequence[str]
     titles: Sequence[str]
     texts: Sequence[str]
+    categories: Sequence[Sequence[str]]
 
 
 def read_new_items(path: Path) -> NewItems:
-    """Reads a `.csv`, `.jsonl` or `.parquet` file with the columns `item_id`, `title` and, if there is more, `text`.
+    """Reads a `.csv`, `.jsonl` or `.parquet` table with the columns `item_id` and `title`.
+
+    Further columns may be `text` and `categories`, from broad to narrow: a list, or text with `|` between them.
 
     Raises:
         DataError: the file is missing, damaged, empty, lacks a column, or an id is missing or occurs twice.
@@ -64,7 +68,18 @@ def read_new_items(path: Path) -> NewItems:
         frame[name].cast(pl.String).fill_null("").to_list() if name in frame.columns else [""] * len(ids)
         for name in (_TITLE, _TEXT)
     )
-    return NewItems(ids.to_list(), titles, texts)
+    return NewItems(ids.to_list(), titles, texts, _categories(path, frame))
+
+
+def _categories(path: Path, frame: pl.DataFrame) -> list[list[str]]:
+    if _CATEGORIES not in frame.columns:
+        return [[] for _ in range(frame.height)]
+    column = frame[_CATEGORIES]
+    if column.dtype == pl.String:
+        column = column.str.split("|")
+    if column.dtype not in (pl.List(pl.String), pl.List(pl.Null), pl.Null):
+        raise DataError(f"{path}: column {_CATEGORIES!r} holds {column.dtype}; write text with | between categories.")
+    return [[name for name in names or () if name] for names in column.to_list()]
 
 
 def _first(is_bad: pl.Series) -> int:

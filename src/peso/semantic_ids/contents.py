@@ -4,14 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
 from peso.data.dataset import Dataset
-from peso.data.storage import read_table
-from peso.errors import DataError
+from peso.data.item_texts import load_item_texts
 from peso.semantic_ids.encoders.base import ItemContents
-
-TEXTS_FILE = "item_texts.parquet"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,15 +33,12 @@ def read_workspace_items(data_folder: Path, dataset: Dataset) -> WorkspaceItems:
         WorkspaceError: the table of texts is damaged.
         DataError: it is of other items.
     """
-    path = data_folder / TEXTS_FILE
-    if not path.exists():
+    written = load_item_texts(data_folder, dataset.item_ids)
+    if written is None:
         return WorkspaceItems(ItemContents(dataset.item_ids, dataset.titles), None)
-    schema = {"item_id": pl.String(), "text": pl.String(), "categories": pl.List(pl.String)}
-    frame = read_table(path, schema)  # type: ignore[arg-type]
-    if frame["item_id"].to_list() != list(dataset.item_ids):
-        raise DataError(f"the texts in {path} are of other items than the data set's; import the data again.")
-    texts = [full_text(title, text) for title, text in zip(dataset.titles, frame["text"], strict=True)]
-    return WorkspaceItems(ItemContents(dataset.item_ids, texts), telling_categories(frame["categories"].to_list()))
+    texts, categories = written
+    full = [full_text(title, text) for title, text in zip(dataset.titles, texts, strict=True)]
+    return WorkspaceItems(ItemContents(dataset.item_ids, full), telling_categories(categories))
 
 
 def full_text(title: str, text: str) -> str:

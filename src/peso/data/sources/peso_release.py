@@ -4,36 +4,20 @@
 `*.index*.json` holds {item: ["<a_51>", "<b_218>", ...]}, the letter giving the level.
 """
 
-import json
 import re
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from peso.data.dataset import Dataset, IntArray
+from peso.data.dataset import Dataset
+from peso.data.imported import ImportedData
+from peso.data.sources.code_index import code_table, natural_order, read_code_index
+from peso.data.sources.json_object import read_object
 from peso.errors import DataError
 
 MIN_EVENTS_PER_USER = 2
 _BLOCK_FILE = re.compile(r"\.block_([0-9]+)\.json$")
-_CODE = re.compile(r"<([a-z])_([0-9]{1,6})>")
-
-
-@dataclass(frozen=True, eq=False)
-class ImportedData:
-    """What was read.
-
-    Attributes:
-        dataset: the events; titles are empty, the release has none.
-        source_codes: int64 [N, M], as released: items may share codes.
-        level_sizes: highest code of each level plus one.
-    """
-
-    dataset: Dataset
-    source_codes: IntArray
-    level_sizes: tuple[int, ...]
 
 
 def read_peso_release(folder: Path) -> ImportedData:
@@ -52,12 +36,12 @@ def read_peso_release(folder: Path) -> ImportedData:
     index_files = sorted(folder.glob("*.index*.json"))
     if len(index_files) != 1:
         raise DataError(f"{folder} holds {len(index_files)} *.index*.json files; exactly one gives the semantic IDs.")
-    codes_of_item = _read_index(index_files[0])
-    item_ids = sorted(codes_of_item, key=_natural_order)
+    codes_of_item = read_code_index(index_files[0])
+    item_ids = sorted(codes_of_item, key=natural_order)
     item_number = {item: number for number, item in enumerate(item_ids)}
     events_of_user = _read_events(block_files, item_number, index_files[0])
 
-    user_ids = sorted(events_of_user, key=_natural_order)
+    user_ids = sorted(events_of_user, key=natural_order)
     for user in user_ids:
         if len(events_of_user[user]) < MIN_EVENTS_PER_USER:
             raise DataError(
@@ -76,8 +60,7 @@ def read_peso_release(folder: Path) -> ImportedData:
         len(block_files),
         f"PESO release {_BLOCK_FILE.sub('', block_files[0].name)}",
     )
-    source_codes = np.array([codes_of_item[item] for item in item_ids], dtype=np.int64)
-    return ImportedData(dataset, source_codes, tuple((source_codes.max(axis=0) + 1).tolist()))
+    return ImportedData(dataset, *code_table(codes_of_item, item_ids))
 
 
 def _block_files(folder: Path) -> list[Path]:
@@ -100,65 +83,12 @@ def _block_files(folder: Path) -> list[Path]:
     return [numbered[block] for block in sorted(numbered)]
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object_without_repeats)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); "
-            "is the file complete? Copy or download it again."
-        ) from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: not UTF-8 text; copy or download it again.") from None
-    except _RepeatedKey as error:
-        raise DataError(f"{path}: the key {error.args[0]!r} occurs twice in one object; merge or remove one.") from None
-    except RecursionError:
-        raise DataError(f"{path}: brackets nested too deep for this layout; copy or download it again.") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the file and its permissions.") from None
-    if not isinstance(content, dict) or not content:
-        raise DataError(f"{path}: expected a JSON object with at least one entry.")
-    return content
-
-
-class _RepeatedKey(Exception):
-    """A JSON object names one key twice."""
-
-
-def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        counts = Counter(key for key, _ in pairs)
-        raise _RepeatedKey(next(key for key, count in counts.items() if count > 1))
-    return content
-
-
-def _read_index(path: Path) -> dict[str, list[int]]:
-    index: dict[str, list[int]] = {}
-    num_levels: int | None = None
-    for item, tokens in _read_object(path).items():
-        if not isinstance(tokens, list) or not tokens:
-            raise DataError(f"{path}: item {item!r} needs a list of code tokens, not {tokens!r}.")
-        codes = []
-        for level, token in enumerate(tokens):
-            match = _CODE.fullmatch(token) if isinstance(token, str) else None
-            if match is None or ord(match.group(1)) - ord("a") != level:
-                expected = f"<{chr(ord('a') + level)}_NUMBER> with a number below 1,000,000"
-                raise DataError(f"{path}: item {item!r} has {token!r} at level {level + 1}; expected {expected}.")
-            codes.append(int(match.group(2)))
-        num_levels = num_levels or len(codes)
-        if len(codes) != num_levels:
-            raise DataError(f"{path}: item {item!r} has {len(codes)} codes, others have {num_levels}; use one length.")
-        index[item] = codes
-    return index
-
-
 def _read_events(
     block_files: list[Path], item_number: dict[str, int], index_file: Path
 ) -> dict[str, list[tuple[int, int]]]:
     events: dict[str, list[tuple[int, int]]] = {}
     for block, path in enumerate(block_files):
-        for user, entry in _read_object(path).items():
+        for user, entry in read_object(path).items():
             previous, current = _lists_of_user(path, user, entry)
             unknown = next((item for item in (*previous, *current) if item not in item_number), None)
             if unknown is not None:
@@ -181,7 +111,3 @@ def _lists_of_user(path: Path, user: str, entry: Any) -> tuple[list[str], list[s
     if not lists[1]:
         raise DataError(f"{path}: user {user!r} has an empty current_block; leave the user out of this block.")
     return lists[0], lists[1]  # type: ignore[return-value]
-
-
-def _natural_order(identifier: str) -> tuple[int, str]:
-    return (int(identifier), "") if identifier.isdecimal() else (2**63, identifier)

@@ -32,6 +32,9 @@ def test_from_rows_to_codes(log: Path, tmp_path: Path) -> None:
     assert facts["import"]["block_starts"][1:] == ["2024-04-01T00:00:00+00:00", "2024-05-01T00:00:00+00:00"]
     assert facts["level_sizes"] is None
     assert_one_sentence(peso("run", "-w", target), "peso items encode")
+    card = output_of("card", "-w", target)
+    assert [block["num_new"] for block in card["blocks"]] == [7, 0, 0]
+    assert "2024-04-01" in Path(card["report"]).read_text()
     record = output_of("items", "encode", "-w", target, "--levels", "2", "--codes", "8")
     assert record["num_items"] == 11
     again = output_of(
@@ -71,4 +74,5 @@ def test_wrong_requests(log: Path, tmp_path: Path) -> None:
     assert_one_sentence(peso(*ask, *ASK, "--min-rating", "3"), "--rating")
     assert_one_sentence(peso(*ask, *ASK, "--like", tmp_path / "no"), "holds no import")
     assert_one_sentence(peso("import", "movielens", tmp_path, "-w", tmp_path / "w"), "no ratings.csv")
+    assert_one_sentence(peso("card", "-w", tmp_path / "w"), "holds no data")
     assert not (tmp_path / "w").exists()

@@ -196,6 +196,21 @@ def peso_release(
     _fill(workspace, read_peso_release(folder), json)
 
 
+def card(workspace: WorkspaceOption, json: JsonOption = False) -> None:
+    """Write data.html: what is in the data, block by block, and how it changes."""
+    import polars as pl
+
+    from peso.experiments.data_card import write_data_card
+
+    facts = write_data_card(workspace)
+    if json:
+        print_json(facts)
+        return
+    columns = ["block", "num_users", "num_new", "num_returning", "num_dormant", "num_new_items", "share_of_new_items"]
+    print_table(pl.DataFrame(facts["blocks"]).select(*columns, "median_events", "drift"))
+    typer.echo(facts["report"])
+
+
 def import_adapter(
     checkpoint: Annotated[
         Path, typer.Argument(help="Folder of a run of the authors' code, or of a PEFT adapter.", show_default=False)

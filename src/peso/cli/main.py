@@ -21,6 +21,7 @@ app = typer.Typer(
 app.add_typer(importing.app, name="import")
 app.add_typer(items.app, name="items")
 app.command("import-adapter")(importing.import_adapter)
+app.command("card")(importing.card)
 app.command("simulate")(importing.simulate)
 app.command("plan")(planning.plan)
 app.command("run")(running.run)

@@ -65,8 +65,9 @@ def _users_picture(cards: Sequence[BlockCard]) -> str:
             bottom += heights
         axes.set_xticks([card.block for card in later])
         axes.set(xlabel="block", ylabel="users")
+        axes.set_ylim(0, 1.2 * bottom.max())
         axes.set_title("Who is there", loc="left")
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, ncols=3, loc="upper left")
         return as_svg(figure)
 
 

@@ -24,6 +24,7 @@ from peso.types import TemplateName
 WANTED: dict[TemplateName, float] = {"sid": 8.0, "instruct": 5.0}
 WANTED_SHARE = 0.6
 NUM_USERS, RIVAL_TARGETS = 1200, 1536
+QUICK_SHARE = 5
 RIVAL_BATCHES = (16, 64, 256)
 
 
@@ -87,9 +88,9 @@ def _targets_of_users(materials: Materials, num_users: int) -> np.ndarray:
 
 
 def _against_trainer(template: TemplateName, quick: bool) -> dict[str, Any]:
-    ours = OurTraining(template, NUM_USERS // 3 if quick else NUM_USERS)
+    ours = OurTraining(template, NUM_USERS // QUICK_SHARE if quick else NUM_USERS)
     materials, builder = ours.materials, ours.reader.builder
-    sample = np.random.default_rng(1).permutation(ours.targets)[: RIVAL_TARGETS // 3 if quick else RIVAL_TARGETS]
+    sample = np.random.default_rng(1).permutation(ours.targets)[: RIVAL_TARGETS // QUICK_SHARE if quick else RIVAL_TARGETS]
     examples = Examples(builder, one_target_per_row(materials.dataset, sample, materials.config.max_history))
     model = stock_model(materials, builder.vocabulary.all_token_ids)
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +116,7 @@ def _against_trainer(template: TemplateName, quick: bool) -> dict[str, Any]:
 
 def _floor(quick: bool) -> dict[str, Any]:
     """The least time for the products that the adapter's gradient needs, at the rate the machine reaches on them."""
-    ours = OurTraining("sid", NUM_USERS // 3 if quick else NUM_USERS)
+    ours = OurTraining("sid", NUM_USERS // QUICK_SHARE if quick else NUM_USERS)
     lengths = ours.reader.builder.row_lengths(ours.stage.train_rows)
     num_tokens = int(lengths.sum()) // len(ours.batches)
     shapes = _linear_shapes(ours.reader)

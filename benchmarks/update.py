@@ -20,7 +20,7 @@ from peso.training.update import update_stage
 
 RETRAINING, SPREAD = 5.0, 1.5
 EPOCHS = 1
-QUICK_SHARE = 8
+QUICK_SHARE = 12
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def measure(quick: bool) -> Outcome:
 
 
 def _targets(materials: Materials, blocks: list[int], quick: bool) -> IntArray:
-    """Training targets of blocks; when quick, those of every eighth user."""
+    """Training targets of blocks; when quick, those of every twelfth user."""
     dataset = materials.dataset
     targets = np.concatenate([targets_of_block(dataset, block, "train") for block in blocks])
     targets.sort()

@@ -90,7 +90,9 @@ def _targets_of_users(materials: Materials, num_users: int) -> np.ndarray:
 def _against_trainer(template: TemplateName, quick: bool) -> dict[str, Any]:
     ours = OurTraining(template, NUM_USERS // QUICK_SHARE if quick else NUM_USERS)
     materials, builder = ours.materials, ours.reader.builder
-    sample = np.random.default_rng(1).permutation(ours.targets)[: RIVAL_TARGETS // QUICK_SHARE if quick else RIVAL_TARGETS]
+    sample = np.random.default_rng(1).permutation(ours.targets)[
+        : RIVAL_TARGETS // QUICK_SHARE if quick else RIVAL_TARGETS
+    ]
     examples = Examples(builder, one_target_per_row(materials.dataset, sample, materials.config.max_history))
     model = stock_model(materials, builder.vocabulary.all_token_ids)
     with tempfile.TemporaryDirectory() as folder:

@@ -151,12 +151,13 @@ class ProximalConfig(_Section):
 
     form: ProximalForm = "decoupled"
     """A pull after every step ("decoupled"), or a term in the loss; see `peso.methods.pull` and `.proximal`."""
-    strength: float | None = Field(None, ge=0, validate_default=True)
-    """The factor lambda; 0 equals the method "single" bit for bit. Left out, it is the form's own default."""
+    strength: Annotated[float, Field(ge=0)] | Literal["auto"] | None = Field(None, validate_default=True)
+    """The factor lambda; 0 equals the method "single" bit for bit. Left out, it is the form's own default; "auto"
+    chooses it per block by the loss of the block's validation targets (see `peso.training.strength_search`)."""
 
     @field_validator("strength")
     @classmethod
-    def _default_of_form(cls, value: float | None, info: ValidationInfo) -> float | None:
+    def _default_of_form(cls, value: float | str | None, info: ValidationInfo) -> float | str | None:
         return DEFAULT_STRENGTHS[info.data["form"]] if value is None and "form" in info.data else value
 
 

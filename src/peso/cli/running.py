@@ -20,7 +20,10 @@ def run(
             help="What anchors the adapter: decoupled, paper, official, normalised or l2.  [default: decoupled]"
         ),
     ] = None,
-    strength: Annotated[float | None, typer.Option(help="Strength (lambda) of the proximal term.")] = None,
+    strength: Annotated[
+        str | None,
+        typer.Option(help='Strength (lambda) of the proximal term; "auto" chooses it per block.  [default: 3]'),
+    ] = None,
     catalogue: Annotated[str | None, typer.Option(help="Items that may be named: known or all.")] = None,
     repeats: Annotated[
         str | None, typer.Option(help="Naming what the user already took: auto, allowed or excluded.")

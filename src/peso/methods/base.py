@@ -4,7 +4,7 @@ A method owns no model and mutates nothing. It sees the LoRA matrices that train
 tensors, one per matrix size, each row one flattened A or B; the token rows likewise, one row per table.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -88,6 +88,10 @@ class ContinualMethod:
 
     trains: ClassVar[Trains] = "adapter"
     """What later blocks change."""
+
+    def candidates(self) -> Mapping[float, "ContinualMethod"]:
+        """The same method with every strength that the block may choose from, 0 among them; empty if it has its own."""
+        return {}
 
     def legs(self, view: BlockView) -> Sequence[Leg]:
         """What to train on this block, in order; the block's adapter is the mean of what the legs add.

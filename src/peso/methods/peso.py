@@ -1,13 +1,16 @@
 """PESO: one evolving LoRA, anchored to its previous state."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from peso.config import ProximalConfig
+from peso.config import DEFAULT_STRENGTHS, ProximalConfig
 from peso.methods.base import BlockView, ContinualMethod, Penalty
 from peso.methods.proximal import PROXIMAL_TERMS, by_rank, normalised_term
 from peso.methods.pull import Pull, softmax_pull
+
+AUTO_MULTIPLES = (0.0, 1 / 3, 1.0, 3.0, 10.0)
+"""Candidates of the strength "auto", in default strengths of the form."""
 
 
 class Peso(ContinualMethod):
@@ -17,10 +20,22 @@ class Peso(ContinualMethod):
         """Chooses the form.
 
         Args:
-            config: form and strength; strength 0 gives `Single` bit for bit.
+            config: form and strength; strength 0 gives `Single` bit for bit, and "auto" only `candidates`.
         """
         assert config.strength is not None, "a checked configuration has a strength"
-        self._form, self._strength = config.form, config.strength
+        self._config, self._form = config, config.form
+
+    def candidates(self) -> Mapping[float, ContinualMethod]:
+        """For "auto", 0 and multiples of the form's default strength."""
+        if self._config.strength != "auto":
+            return {}
+        strengths = [multiple * DEFAULT_STRENGTHS[self._form] for multiple in AUTO_MULTIPLES]
+        return {strength: Peso(ProximalConfig(form=self._form, strength=strength)) for strength in strengths}
+
+    @property
+    def _strength(self) -> float:
+        assert not isinstance(self._config.strength, str | None), "a candidate trains, not the choice among them"
+        return self._config.strength
 
     def penalty(self, anchor: Sequence[Tensor], view: BlockView) -> Penalty | None:
         """Strength times the proximal term between A and B and their previous state, in every form but "decoupled"."""

@@ -77,6 +77,8 @@ def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes
         if "in_block" in seconds:
             times = {"train_seconds": update.train_seconds, "test_seconds": seconds["in_block"]}
             chosen = {"memory_strengths": count["memory_strengths"]} if count["memory_strengths"] else {}
+            if kept := [trial["strength"] for trial in update.strengths if trial["selected"]]:
+                chosen["proximal_strength"] = kept[0]
             in_block.append({"block": block} | summarise(_part(targets, "in_block", block)) | times | chosen)
         if "next_block" in seconds:
             summary = summarise(_part(targets, "next_block", block))
@@ -115,6 +117,7 @@ def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes
             "source": dataset.source,
         },
         "training": base.epochs + [epoch for update in updates for epoch in update.epochs],
+        "strengths": [trial for update in updates for trial in update.strengths],
         "movement": [entry for update in updates for entry in update.movement],
     }
     write_json(folder / RESULT, result)

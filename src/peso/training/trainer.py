@@ -102,7 +102,7 @@ class Stage:
 
 
 def train_stage(
-    model: PreTrainedModel, likelihood: CodeLikelihood, stage: Stage, checkpoint: Path
+    model: PreTrainedModel, likelihood: CodeLikelihood, stage: Stage, checkpoint: Path, until: int | None = None
 ) -> tuple[list[EpochRecord], int]:
     """Trains, keeping the epoch with the least validation loss in the model's parameters.
 
@@ -112,6 +112,8 @@ def train_stage(
         stage: what to do.
         checkpoint: file of the state after each epoch; if it exists, training goes on from it. Left in place: the
             caller removes it once the stage's result is safe.
+        until: stops after this many of the stage's epochs, at least 1, whose learning rates stay those of all; a later
+            call goes on from there.
 
     Returns:
         The record of each epoch, and the selected epoch (1-based).
@@ -130,7 +132,7 @@ def train_stage(
         best = {name: loaded[1][f"{name}.best"] for name in stage.parts}
         log.info("%s: continuing after epoch %d", stage.name, len(records))
 
-    for epoch in range(len(records), stage.epochs):
+    for epoch in range(len(records), stage.epochs if until is None else until):
         started = time.perf_counter()
         torch.manual_seed(derive_seed(stage.seed, "dropout", stage.name, epoch) + process_number())
         if stage.training.gradient_checkpointing:

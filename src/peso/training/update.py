@@ -1,7 +1,8 @@
 """One update: the adapter of block t - 1 becomes the adapter of block t."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from peso.training.base import (
 )
 from peso.training.block_view import RunView
 from peso.training.materials import Materials, Reader
+from peso.training.strength_search import StrengthTrial, train_with_best_strength
 from peso.training.trainer import Stage, train_stage
 
 UPDATE_FILE = "update.json"
@@ -50,6 +52,7 @@ class Update:
         adapter_bytes: size of the adapter's weights file.
         epochs: one row per epoch, with `selected`.
         movement: per group the distance travelled and the length of the anchor.
+        strengths: one row per strength that was tried for the anchor, where it was chosen by the block.
     """
 
     block: int
@@ -57,6 +60,21 @@ class Update:
     adapter_bytes: int
     epochs: list[dict[str, Any]]
     movement: list[dict[str, Any]]
+    strengths: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class _Log:
+    """The lists of an `Update`."""
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    movement: list[dict[str, Any]] = field(default_factory=list)
+    strengths: list[dict[str, Any]] = field(default_factory=list)
+
+    def extend(self, leg: "_Log") -> None:
+        self.epochs += leg.epochs
+        self.movement += leg.movement
+        self.strengths += leg.strengths
 
 
 def update_stage(
@@ -136,8 +154,9 @@ def run_update(
     if block == BASE_BLOCK or method.trains == "nothing":
         return load_state(materials, base, _before(adapters, block))[0], Update(block, 0.0, 0, [], [])
     train = _train_backbone if method.trains == "all_weights" else _train_adapter
-    model, epochs, movement = train(materials, base, method, adapters, block, checkpoint)
-    return model, Update(block, sum(epoch["seconds"] for epoch in epochs), 0, epochs, movement)
+    model, log = train(materials, base, method, adapters, block, checkpoint)
+    seconds = sum(entry["seconds"] for entry in log.strengths or log.epochs)
+    return model, Update(block, seconds, 0, log.epochs, log.movement, log.strengths)
 
 
 def _before(adapters: Path, block: int) -> Path | None:
@@ -146,7 +165,7 @@ def _before(adapters: Path, block: int) -> Path | None:
 
 def _train_backbone(
     materials: Materials, base: Base, method: ContinualMethod, adapters: Path, block: int, checkpoint: Path
-) -> tuple[PreTrainedModel, list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[PreTrainedModel, _Log]:
     model, reader = load_state(materials, base, _before(adapters, block))
     # In float32: a backbone in bfloat16 would lose most small steps.
     whole = merge_adapter(model) if isinstance(model, PeftModel) else reader.model.float()
@@ -155,19 +174,18 @@ def _train_backbone(
     view = RunView(materials, reader, None, adapters, block)
     targets = method.examples(materials.dataset, block, materials.config.seed)
     stage = update_stage(materials, reader, parts, method, view, targets, f"block_{block}")
-    epochs, movement = _trained(reader, stage, checkpoint)
+    log = _trained(reader, {None: stage}, checkpoint)
     own_memory(whole)
-    return whole, epochs, movement
+    return whole, log
 
 
 def _train_adapter(
     materials: Materials, base: Base, method: ContinualMethod, adapters: Path, block: int, checkpoint: Path
-) -> tuple[PeftModel, list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[PeftModel, _Log]:
     model, reader = load_base(materials, base)
     view = RunView(materials, reader, model, adapters, block)
     legs = method.legs(view)
-    epochs: list[dict[str, Any]] = []
-    movement: list[dict[str, Any]] = []
+    log = _Log()
     assert len(legs) == 1 or not any(leg.frozen for leg in legs), "legs that are averaged keep no past of their own"
     learned: list[LowRank] = []
     rows: list[dict[str, Tensor]] = []
@@ -179,10 +197,13 @@ def _train_adapter(
         view.begin(parts)
         # A method's only leg keeps the block's plain name, on which order and dropout depend.
         name = f"block_{block}" if len(legs) == 1 else f"block_{block}_leg_{number}"
-        stage = update_stage(materials, reader, parts, method, view, leg.targets, name)
+        variants: list[tuple[float | None, ContinualMethod]] = [*method.candidates().items()] or [(None, method)]
+        stages = {
+            strength: update_stage(materials, reader, parts, variant, view, leg.targets, name)
+            for strength, variant in variants
+        }
         of_leg = checkpoint if len(legs) == 1 else checkpoint.with_stem(f"{checkpoint.stem}_leg_{number}")
-        leg_epochs, leg_movement = _trained(reader, stage, of_leg)
-        epochs, movement = epochs + leg_epochs, movement + leg_movement
+        log.extend(_trained(reader, stages, of_leg))
         learned.append(read_low_rank(model))
         rows.append(read_token_rows(model))
     if len(legs) > 1:
@@ -190,16 +211,22 @@ def _train_adapter(
         freeze_past(model, [one.scaled(share) for one in learned[:-1]], learns_magnitudes=False)
         write_low_rank(model, learned[-1].scaled(share))
         write_token_rows(model, {name: torch.stack([one[name] for one in rows]).mean(0) for name in rows[0]})
-    return model, epochs, movement
+    return model, log
 
 
-def _trained(reader: Reader, stage: Stage, checkpoint: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Trains; the log of each epoch, and of each group's movement."""
+def _trained(reader: Reader, stages: Mapping[float | None, Stage], checkpoint: Path) -> _Log:
+    """Trains the one stage, or that of the best strength."""
+    stage = next(iter(stages.values()))
     anchors = {name: part.snapshot() for name, part in stage.parts.items()}
-    records, selected = train_stage(reader.model, reader.likelihood, stage, checkpoint)
+    trials: list[StrengthTrial] = []
+    if None in stages:
+        records, selected = train_stage(reader.model, reader.likelihood, stage, checkpoint)
+    else:
+        of_strengths = {strength: stage for strength, stage in stages.items() if strength is not None}
+        records, selected, trials = train_with_best_strength(reader, of_strengths, checkpoint)
     epochs = [asdict(record) | {"selected": record.epoch == selected} for record in records]
     movement = [entry for name, part in stage.parts.items() for entry in _movement(stage.block, part, anchors[name])]
-    return epochs, movement
+    return _Log(epochs, movement, [asdict(trial) for trial in trials])
 
 
 def write_update(folder: Path, model: PreTrainedModel | PeftModel, update: Update, update_id: str) -> Update:

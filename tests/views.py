@@ -16,6 +16,7 @@ class StoredView:
 
     states: list[LowRank]
     fisher: list[Tensor] = field(default_factory=list)
+    inputs: dict[str, list[Tensor]] = field(default_factory=dict)
     names: list[tuple[str, ...]] = field(default_factory=lambda: [("layer.lora_A", "layer.lora_B")])
     dataset: Dataset = field(default_factory=tiny_dataset)
     seed: int = 0
@@ -36,6 +37,9 @@ class StoredView:
     def squared_gradients(self, block: int) -> Sequence[Tensor]:
         assert block == self.block - 1
         return self.fisher
+
+    def watch_inputs(self) -> dict[str, list[Tensor]]:
+        return self.inputs
 
     def group_names(self) -> Sequence[tuple[str, ...]]:
         return self.names

@@ -184,6 +184,13 @@ class EwcConfig(_Section):
     """Factor of the penalty; that of an L2 term of equal total weight."""
 
 
+class OutputKlConfig(_Section):
+    """How far the method "output_kl" holds what the adapter adds to each layer; ignored by others."""
+
+    strength: float = Field(1.0, ge=0)
+    """Factor of the divergence; 0 equals the method "single" bit for bit."""
+
+
 class ReplayConfig(_Section):
     """How much of the past the method "replay" shows again; ignored by others."""
 
@@ -251,6 +258,7 @@ SECTION_OF_METHOD: dict[MethodName, str] = {
     "sd_lora": "cumulative",
     "orthogonal": "orthogonal",
     "ewc": "ewc",
+    "output_kl": "output_kl",
     "replay": "replay",
     "full": "full",
 }
@@ -276,6 +284,7 @@ class RunConfig(_Section):
     cumulative: CumulativeConfig = CumulativeConfig()
     orthogonal: OrthogonalConfig = OrthogonalConfig()
     ewc: EwcConfig = EwcConfig()
+    output_kl: OutputKlConfig = OutputKlConfig()
     replay: ReplayConfig = ReplayConfig()
     full: FullConfig = FullConfig()
     decoding: DecodingConfig = DecodingConfig()

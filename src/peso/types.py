@@ -45,6 +45,7 @@ MethodName = Literal[
     "lsat",
     "orthogonal",
     "ewc",
+    "output_kl",
     "replay",
     "retrain",
     "full",

@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from peso.config import EwcConfig, OrthogonalConfig, ProximalConfig, ReplayConfig
+from peso.config import EwcConfig, OrthogonalConfig, OutputKlConfig, ProximalConfig, ReplayConfig
 from peso.data.examples import targets_of_block
 from peso.lm.low_rank import LowRank, summed
 from peso.methods.ewc import Ewc
 from peso.methods.inf_lora import designed_directions
 from peso.methods.orthogonal import Orthogonal
+from peso.methods.output_kl import OutputKl
 from peso.methods.peso import Peso
 from peso.methods.proximal import by_rank, softmax_kl
 from peso.methods.replay import Replay
@@ -55,6 +56,39 @@ def test_ewc_by_hand() -> None:
     assert term is not None
     assert float(term([torch.tensor([[1.0, 3.0]])])) == pytest.approx(0.5 * 10 * (0.5 * 1 + 1.5 * 4))
     assert float(term(anchor)) == 0
+
+
+def test_the_output_divergence_is_its_formula() -> None:
+    """Against softmaxes written out in float64, and its gradient against differences; what was read is forgotten."""
+    generator = torch.Generator().manual_seed(0)
+    before = LowRank(
+        {"layer": torch.randn(2, 5, generator=generator).double()},
+        {"layer": torch.randn(5, 2, generator=generator).double()},
+    )
+    passes = [torch.randn(tokens, 5, generator=generator).double() for tokens in (4, 3)]
+    view = StoredView([before], inputs={"layer": list(passes)})
+    term = OutputKl(OutputKlConfig(strength=0.7), scale=2.0).penalty(groups_of(before), view)
+    assert term is not None
+
+    def written_out(flat: Tensor) -> Tensor:
+        a, b, x = flat[0].view(2, 5), flat[1].view(5, 2), torch.cat(passes)
+        now = (2.0 * x @ a.T @ b.T).log_softmax(1)
+        then = (2.0 * x @ before.a["layer"].T @ before.b["layer"].T).log_softmax(1)
+        return 0.7 * 5 * (now.exp() * (now - then)).sum(1).mean()
+
+    current = groups_of(before)[0] + 0.3 * torch.randn(2, 10, generator=generator).double()
+    current.requires_grad_(True)
+    value = term([current])
+    assert float(value.detach()) == pytest.approx(float(written_out(current.detach())), rel=1e-9)
+    assert view.inputs == {"layer": []}
+    (gradient,) = torch.autograd.grad(value, [current])
+    direction = torch.randn(2, 10, generator=generator).double()
+    step = 1e-6 * direction
+    difference = written_out(current.detach() + step) - written_out(current.detach() - step)
+    assert float(difference) / 2e-6 == pytest.approx(float((gradient * direction).sum()), rel=1e-6)
+    view.inputs["layer"] += passes
+    assert float(term(groups_of(before))) == pytest.approx(0, abs=1e-12)
+    assert OutputKl(OutputKlConfig(strength=0), scale=2.0).penalty(groups_of(before), view) is None
 
 
 def test_per_rank_groups_are_rows_of_a_and_columns_of_b() -> None:

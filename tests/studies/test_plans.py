@@ -13,11 +13,13 @@ from peso.errors import DataError, PesoError
 from peso.methods.registry import METHODS
 from peso.studies.capacity import capacities
 from peso.studies.methods_compared import plan_all_methods, plan_cumulative
+from peso.studies.plan import UserSplit
 from peso.studies.registry import STUDIES
 from peso.studies.running import config_of
 from peso.studies.worlds import prepare_world
+from peso.training.materials import load_materials
 from peso.types import StudyName
-from worlds import tiny_dataset
+from worlds import fill_workspace, tiny_dataset
 
 CONFIG, DATASET = make_config(), tiny_dataset()
 
@@ -28,9 +30,11 @@ def test_plans_name_what_they_run(name: StudyName) -> None:
     plan = study.plan(CONFIG, DATASET)
     names = [arm.name for arm in plan.arms]
     configs = [config_of(arm, 1, None) for arm in plan.arms]
+    worlds = {arm.name: arm.world for arm in plan.arms}
     assert study.name == name
     assert len(set(names)) == len(names)
-    assert {arm.world for arm in plan.arms} in ({""}, set(plan.worlds))
+    assert {arm.world for arm in plan.arms} - {""} == set(plan.worlds)
+    assert all(worlds[pair.ours] == worlds[pair.theirs] for pair in plan.pairs if pair.ours in worlds)
     same_world = [[config for arm, config in zip(plan.arms, configs, strict=True) if arm.world == world]
                   for world in {arm.world for arm in plan.arms}]  # fmt: skip
     for members in same_world:
@@ -68,7 +72,11 @@ def test_capacity_keeps_the_scale_of_the_adapter() -> None:
 
 def test_table_1_has_every_variant_of_the_cumulative_methods() -> None:
     names = [arm.name for arm in plan_cumulative(CONFIG, DATASET).arms]
-    assert len(names) == 2 + 2 * 4 + 2 and {"sum_lora, all, fresh", "sd_lora, latest, inherit"} < set(names)
+    assert len(names) == 2 * (2 + 2 * 4 + 2) and {
+        "user-disjoint: sd_lora, latest, inherit",
+        "sum_lora, all, fresh",
+        "sd_lora, latest, inherit",
+    } < set(names)
 
 
 def test_data_that_do_not_suffice_are_refused() -> None:
@@ -88,3 +96,14 @@ def test_worlds_are_made_once_and_told_apart_by_their_settings(tmp_path: Path) -
     assert prepare_world(tmp_path, "no drift", settings.model_copy(update={"drift": 0.0})) != first
     with pytest.raises(PesoError, match="has taken every item"):
         prepare_world(tmp_path, "small", SimulationSettings(num_users=12, num_items=20))
+
+
+def test_a_user_disjoint_world_has_the_workspaces_items_and_codes(tmp_path: Path) -> None:
+    dataset = fill_workspace(tmp_path, tiny_dataset(num_users=40))
+    folder = prepare_world(tmp_path, "user-disjoint", UserSplit())
+    split = load_dataset(folder / "data")
+    assert split.item_ids == dataset.item_ids and split.num_events == dataset.num_events
+    natural, materials = load_materials(tmp_path, CONFIG), load_materials(folder, CONFIG)
+    assert (materials.semantic_ids.codes == natural.semantic_ids.codes).all()
+    assert materials.base_id != natural.base_id
+    assert prepare_world(tmp_path, "user-disjoint", UserSplit(users_drawn_with_seed=1)) != folder

@@ -12,7 +12,7 @@ from torch import Tensor
 from peso.data.examples import targets_of_block
 from peso.files import read_json
 from peso.lm.adapters import lora_parameters, stored_token_rows, stored_update, token_row_parameters, write_token_rows
-from peso.lm.backbone import load_weights
+from peso.lm.backbone import body_of, load_weights
 from peso.lm.low_rank import LowRank, adapted_layers, read_low_rank, summed, write_low_rank
 from peso.lm.past_adapters import freeze_past, magnitude_parameters, whole_update
 from peso.lm.quick_stack import layer_by_layer
@@ -261,3 +261,28 @@ def test_fisher_is_the_mean_squared_gradient(workspace: Path) -> None:
         (gradient,) = torch.autograd.grad(loss, [parameters[name]])
         squares.append(gradient.flatten().square())
     torch.testing.assert_close(fisher[0][0], torch.stack(squares).mean(0), rtol=1e-3, atol=1e-9)
+
+
+def test_watched_inputs_are_those_of_real_tokens_in_training(workspace: Path) -> None:
+    materials, base = base_of(workspace, "output_kl")
+    model, reader = load_base(materials, base)
+    view = RunView(materials, reader, model, run_of(workspace, "output_kl") / "adapters", LAST)
+    body: Any = body_of(reader.model)
+    was_written_out = "forward" in body.__dict__
+    assert was_written_out
+    inputs = view.watch_inputs()
+    rows = training_rows(materials, targets_of_block(materials.dataset, LAST, "train"))
+    batch = reader.builder.batch(rows.take(torch.arange(6).numpy()))
+    is_real = batch.input_ids != reader.builder.vocabulary.pad_token_id
+    assert not is_real.all()
+    reader.likelihood.negative_log_likelihood(reader.model.eval(), batch)
+    assert not any(inputs.values())
+    reader.likelihood.negative_log_likelihood(reader.model.train(), batch)
+    assert {len(kept) for kept in inputs.values()} == {1}
+    assert {len(kept[0]) for kept in inputs.values()} == {int(is_real.sum())}
+    embedded = body.layers[0].input_layernorm(body.embed_tokens(batch.input_ids))[is_real]
+    torch.testing.assert_close(inputs["layers.0.self_attn.q_proj"][0], embedded)
+    view.close()
+    assert "forward" in body.__dict__
+    reader.likelihood.negative_log_likelihood(reader.model, batch)
+    assert {len(kept) for kept in inputs.values()} == {1}

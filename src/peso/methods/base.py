@@ -56,6 +56,15 @@ class BlockView(Protocol):
         Laid out like the groups that train; the diagonal of the empirical Fisher matrix.
         """
 
+    def watch_inputs(self) -> dict[str, list[Tensor]]:
+        """Starts to keep the inputs of each adapted layer in every pass of training, float32 [tokens, I] per pass.
+
+        Whoever reads a layer's list clears it. Tokens that only fill rows are left out; no gradient flows back.
+
+        Raises:
+            ConfigError: several processes share the passes.
+        """
+
     def group_names(self) -> Sequence[tuple[str, ...]]:
         """Names of the groups that train, such as `layers.0.self_attn.q_proj.lora_A`, laid out like them."""
 

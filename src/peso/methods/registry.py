@@ -11,6 +11,7 @@ from peso.methods.full import Full
 from peso.methods.inf_lora import InfLora
 from peso.methods.lsat import Lsat
 from peso.methods.orthogonal import Orthogonal
+from peso.methods.output_kl import OutputKl
 from peso.methods.peso import Peso
 from peso.methods.replay import Replay
 from peso.methods.retrain import Retrain
@@ -27,6 +28,7 @@ METHODS: dict[MethodName, Callable[[RunConfig], ContinualMethod]] = {
     "lsat": lambda config: Lsat(),
     "orthogonal": lambda config: Orthogonal(config.orthogonal),
     "ewc": lambda config: Ewc(config.ewc),
+    "output_kl": lambda config: OutputKl(config.output_kl, config.adapter.lora_alpha / config.adapter.r),
     "replay": lambda config: Replay(config.replay),
     "retrain": lambda config: Retrain(),
     "full": lambda config: Full(),

@@ -4,9 +4,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from peso.config import RunConfig
 from peso.data.dataset import Dataset
 from peso.data.simulate import SimulationSettings
+
+
+class UserSplit(BaseModel):
+    """The workspace's own data in blocks that share no user (see `peso.data.user_split`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    users_drawn_with_seed: int = 0
+
+
+World = SimulationSettings | UserSplit
+"""Data that a study makes for itself."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +30,7 @@ class Arm:
     Attributes:
         name: unique within the study; what tables call it.
         overrides: nested values that win over the study's base configuration.
-        world: name of the simulated world it runs in; empty for the workspace's own data.
+        world: name of the world it runs in; empty for the workspace's own data.
     """
 
     name: str
@@ -48,7 +62,7 @@ class Plan:
         pairs: comparisons that are fixed before any result is seen.
         curves: name of a curve -> arm -> the value that varies along it, ascending.
         has_rivals: whether the rivals without a network are measured beside the arms.
-        worlds: settings of the simulated worlds that arms name.
+        worlds: what the worlds that arms name are made of.
         notes: what a reader must know to read the numbers, a sentence each.
     """
 
@@ -56,7 +70,7 @@ class Plan:
     pairs: Sequence[Pair] = ()
     curves: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     has_rivals: bool = False
-    worlds: Mapping[str, SimulationSettings] = field(default_factory=dict)
+    worlds: Mapping[str, World] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 

@@ -1,15 +1,18 @@
-"""The simulated worlds of a study, each a workspace of its own inside the study's."""
+"""The worlds of a study: simulated, or the workspace's data split anew; each a workspace inside the study's."""
 
+import shutil
 from pathlib import Path
 
 from peso.data.simulate import SimulationSettings, simulate
-from peso.data.storage import save_dataset
+from peso.data.storage import load_dataset, save_dataset
+from peso.data.user_split import split_by_users
 from peso.files import atomic_directory, hash_of_json
 from peso.semantic_ids.catalogue import build_semantic_ids
+from peso.studies.plan import UserSplit, World
 
 
-def prepare_world(workspace: Path, name: str, settings: SimulationSettings) -> Path:
-    """Finds or makes a world; other settings make another world beside it.
+def prepare_world(workspace: Path, name: str, settings: World) -> Path:
+    """Finds or makes a world; other settings, or other data to split, make another world beside it.
 
     Args:
         workspace: the study's.
@@ -20,15 +23,34 @@ def prepare_world(workspace: Path, name: str, settings: SimulationSettings) -> P
         The world's workspace, `worlds/<name>-<hash of its settings>`.
 
     Raises:
-        DataError: there are too few items for what the users take.
+        DataError: there are too few items for what simulated users take, or too few users to split.
     """
-    folder = workspace / "worlds" / f"{name.replace(' ', '-')}-{hash_of_json(settings.model_dump(mode='json'))[:8]}"
-    data = folder / "data"
-    if not data.exists():
-        world = simulate(settings)
-        semantic_ids = build_semantic_ids(world.dataset, world.source_codes, world.level_sizes)
-        with atomic_directory(data) as temporary:
-            save_dataset(world.dataset, temporary)
-            semantic_ids.save(temporary / "semantic_ids", world.dataset.item_ids)
-            world.save_truth(temporary / "truth")
+    if isinstance(settings, SimulationSettings):
+        folder = _folder(workspace, name, settings.model_dump(mode="json"))
+        if not (folder / "data").exists():
+            _simulate(settings, folder / "data")
+        return folder
+    folder = _folder(workspace, name, [settings.model_dump(mode="json"), load_dataset(workspace / "data").fingerprint])
+    if not (folder / "data").exists():
+        _split(settings, workspace / "data", folder / "data")
     return folder
+
+
+def _folder(workspace: Path, name: str, facts: object) -> Path:
+    return workspace / "worlds" / f"{name.replace(' ', '-')}-{hash_of_json(facts)[:8]}"
+
+
+def _simulate(settings: SimulationSettings, data: Path) -> None:
+    world = simulate(settings)
+    semantic_ids = build_semantic_ids(world.dataset, world.source_codes, world.level_sizes)
+    with atomic_directory(data) as temporary:
+        save_dataset(world.dataset, temporary)
+        semantic_ids.save(temporary / "semantic_ids", world.dataset.item_ids)
+        world.save_truth(temporary / "truth")
+
+
+def _split(settings: UserSplit, natural: Path, data: Path) -> None:
+    dataset = split_by_users(load_dataset(natural), settings.users_drawn_with_seed)
+    with atomic_directory(data) as temporary:
+        save_dataset(dataset, temporary)
+        shutil.copytree(natural / "semantic_ids", temporary / "semantic_ids")

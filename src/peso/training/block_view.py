@@ -1,14 +1,18 @@
 """What continual methods may look at before a block is trained: past adapters, inputs and gradients."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
 from peso.data.examples import targets_of_block
+from peso.errors import ConfigError
 from peso.lm.adapters import stored_update
+from peso.lm.backbone import body_of
 from peso.lm.likelihood import hidden_states
 from peso.lm.low_rank import LowRank, adapted_layers, fresh_low_rank, read_low_rank, write_low_rank
 from peso.lm.parameters import FlatParameters
@@ -17,6 +21,7 @@ from peso.lm.quick_stack import layer_by_layer
 from peso.seeding import derive_seed
 from peso.training.base import LORA, training_rows
 from peso.training.materials import Materials, Reader
+from peso.training.processes import num_processes
 from peso.training.trainer import evaluation_batches
 
 MAX_FISHER_ROWS = 1024
@@ -41,6 +46,7 @@ class RunView:
         self.dataset, self.block, self.seed = materials.dataset, block, materials.config.seed
         self._materials, self._reader, self._model, self._adapters = materials, reader, model, adapters
         self._parts: dict[str, FlatParameters] = {}
+        self._watching = ExitStack()
 
     def begin(self, parts: dict[str, FlatParameters]) -> None:
         """Tells what is about to train; its values are where training starts."""
@@ -57,6 +63,40 @@ class RunView:
     def group_names(self) -> Sequence[tuple[str, ...]]:
         """See `BlockView`."""
         return [stack.names for stack in self._parts[LORA].stacks]
+
+    def watch_inputs(self) -> dict[str, list[Tensor]]:
+        """See `BlockView`; until `close`, every layer runs by itself."""
+        assert self._model is not None, "inputs are those of adapted layers"
+        if num_processes() > 1:
+            raise ConfigError(
+                "this method looks at the inputs of every pass, which several processes would share; start it with one."
+            )
+        body, pad_token_id = body_of(self._reader.model), self._reader.builder.vocabulary.pad_token_id
+        is_real: list[Tensor] = []
+        inputs: dict[str, list[Tensor]] = {name: [] for name in adapted_layers(self._model)}
+
+        def note_tokens(_module: nn.Module, _arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            is_real[:] = [(named["input_ids"] != pad_token_id).flatten()]
+
+        def keeping(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+            def keep(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+                if module.training:
+                    inputs[name].append(arguments[0].detach().flatten(0, -2)[is_real[0]].float())
+
+            return keep
+
+        self._watching.enter_context(layer_by_layer(self._reader.model))
+        handles = [body.register_forward_pre_hook(note_tokens, with_kwargs=True)]
+        handles += [
+            layer.register_forward_pre_hook(keeping(name)) for name, layer in adapted_layers(self._model).items()
+        ]
+        for handle in handles:
+            self._watching.callback(handle.remove)
+        return inputs
+
+    def close(self) -> None:
+        """Ends what `watch_inputs` began; the model is as before."""
+        self._watching.close()
 
     @torch.no_grad()
     def input_grams(self, frozen: Sequence[LowRank]) -> dict[str, Tensor]:

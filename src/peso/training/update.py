@@ -204,6 +204,7 @@ def _train_adapter(
         }
         of_leg = checkpoint if len(legs) == 1 else checkpoint.with_stem(f"{checkpoint.stem}_leg_{number}")
         log.extend(_trained(reader, stages, of_leg))
+        view.close()
         learned.append(read_low_rank(model))
         rows.append(read_token_rows(model))
     if len(legs) > 1:

@@ -187,7 +187,7 @@ class EwcConfig(_Section):
 class OutputKlConfig(_Section):
     """How far the method "output_kl" holds what the adapter adds to each layer; ignored by others."""
 
-    strength: float = Field(1.0, ge=0)
+    strength: float = Field(0.1, ge=0)
     """Factor of the divergence; 0 equals the method "single" bit for bit."""
 
 

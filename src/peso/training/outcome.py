@@ -107,7 +107,7 @@ def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes
         "adapter_bytes": updates[-1].adapter_bytes,
         "peak_rss_bytes": peak_rss_bytes,
         "config": config.model_dump(mode="json"),
-        "versions": _versions(),
+        "versions": versions(),
         "data_fingerprint": materials.data_fingerprint,
         "dataset": {
             "num_users": dataset.num_users,
@@ -129,7 +129,8 @@ def _part(targets: pl.DataFrame, protocol: str, model_block: int) -> pl.DataFram
     return targets.filter((pl.col("protocol") == protocol) & (pl.col("model_block") == model_block))
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python, the machine and the packages that decide a result."""
     return {
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",

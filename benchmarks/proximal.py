@@ -1,6 +1,5 @@
 """What PESO's pull, or its term in the loss, adds to a step: on Llama-3.2-1B's shape and on the embedded backbone."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,10 +18,12 @@ from peso.methods.peso import Peso
 from peso.methods.proximal import normalised_term
 from peso.training.base import LORA, adapter_parts, training_rows
 from peso.training.optimisation import FlatOptimizer
-from peso.training.trainer import STEPS_PER_LOG, add_penalty_gradient, clip_gradient, step_and_pull
+from peso.training.pulled_steps import PULLS_PER_LOG, STEPS_PER_PULL, PulledSteps
+from peso.training.trainer import add_penalty_gradient, clip_gradient
 
 LARGEST_SHARE = 1.0
 LLAMA_VOCABULARY = 1024  # the real 128,256 rows would only make the step longer, and the term's share smaller
+CYCLE = STEPS_PER_PULL * PULLS_PER_LOG
 LLAMA_LAYERS, QUICK_LLAMA_LAYERS, LLAMA_TOKENS = 16, 2, 128
 
 Step = Callable[[Callable[[], Tensor | None]], None]
@@ -40,7 +41,7 @@ def measure(quick: bool) -> Outcome:
     layers = QUICK_LLAMA_LAYERS if quick else LLAMA_LAYERS
     measured = {
         "llama_1b_shape": _share(*_llama_step(layers), turns_of(quick), steps=1),
-        "embedded_backbone": _share(*_embedded_step(), turns_of(quick) * 3, steps=STEPS_PER_LOG),
+        "embedded_backbone": _share(*_embedded_step(), turns_of(quick) * 3, steps=CYCLE),
     }
     targets = {
         f"{name}_{form}_added_percent": Target(facts[f"{form}_added_percent"], LARGEST_SHARE, "at_most", "%")
@@ -73,12 +74,9 @@ def _share(parts: dict[str, FlatParameters], step: Step, turns: int, steps: int)
     def penalty() -> Tensor:
         return distance(lora.groups(lora.data))
 
-    count = itertools.count()
+    pulled = PulledSteps(optimizer, pull)
 
-    def pulled_step() -> None:
-        step_and_pull(optimizer, pull, is_logged=next(count) % STEPS_PER_LOG == 0)
-
-    def repeat(work: Callable[[], object]) -> Callable[[], float]:
+    def repeat(work: Callable[[], object], steps: int = steps) -> Callable[[], float]:
         return lambda: seconds_of(lambda: [work() for _ in range(steps)]) / steps
 
     comparison = compare(
@@ -86,8 +84,8 @@ def _share(parts: dict[str, FlatParameters], step: Step, turns: int, steps: int)
             "step": repeat(lambda: step(lambda: None)),
             "term": repeat(lambda: add_penalty_gradient(lora, penalty())),
             "step_with_term": repeat(lambda: step(penalty)),
-            "optimizer": repeat(optimizer.step),
-            "optimizer_and_pull": repeat(pulled_step),
+            "optimizer": repeat(optimizer.step, CYCLE),
+            "optimizer_and_pull": repeat(pulled.step, CYCLE),
         },
         turns,
     )
@@ -113,7 +111,8 @@ def _llama_step(layers: int) -> tuple[dict[str, FlatParameters], Step]:
         tie_word_embeddings=True,
         use_cache=False,
     )
-    adapted = attach_adapter(LlamaForCausalLM(config), AdapterConfig(), range(LLAMA_VOCABULARY // 2), seed=0)
+    adapter = AdapterConfig(r=8, lora_alpha=16)  # as the presets for language models have it
+    adapted = attach_adapter(LlamaForCausalLM(config), adapter, range(LLAMA_VOCABULARY // 2), seed=0)
     parts = adapter_parts(adapted)
     tokens = torch.randint(LLAMA_VOCABULARY, (1, LLAMA_TOKENS))
     return parts, _stepper(parts, adapted, lambda: adapted(input_ids=tokens, labels=tokens).loss)

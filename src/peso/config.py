@@ -59,9 +59,10 @@ class BackboneConfig(_Section):
 class AdapterConfig(_Section):
     """The one evolving LoRA adapter."""
 
-    r: int = Field(8, ge=1)
-    """LoRA rank (paper: 8)."""
-    lora_alpha: int = Field(16, ge=1)
+    r: int = Field(32, ge=1)
+    """LoRA rank (paper: 8, on a language model; at the embedded backbone's width most of the distance to training all
+    weights is rank)."""
+    lora_alpha: int = Field(64, ge=1)
     """LoRA scale numerator; the update is (lora_alpha / r) B A (paper: 16)."""
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the adapter's input (paper: 0.05)."""
@@ -100,7 +101,7 @@ class TrainingConfig(_Section):
     """AdamW weight decay (decoupled) of the adapter on block 0."""
     epochs: int = Field(4, ge=1)
     """Passes over each later block; the pass with the best validation loss is kept."""
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of A and B on later blocks."""
     token_rows_learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of the semantic-ID tokens' rows on later blocks."""
@@ -150,7 +151,7 @@ class ProximalConfig(_Section):
     """What anchors the adapter to its previous state in PESO (Eq. 12); ignored by other methods."""
 
     form: ProximalForm = "decoupled"
-    """A pull after every step ("decoupled"), or a term in the loss; see `peso.methods.pull` and `.proximal`."""
+    """A pull between steps ("decoupled"), or a term in the loss; see `peso.methods.pull` and `.proximal`."""
     strength: Annotated[float, Field(ge=0)] | Literal["auto"] | None = Field(None, validate_default=True)
     """The factor lambda; 0 equals the method "single" bit for bit. Left out, it is the form's own default; "auto"
     chooses it per block by the loss of the block's validation targets (see `peso.training.strength_search`)."""

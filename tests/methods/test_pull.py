@@ -10,9 +10,9 @@ from peso.config import ProximalConfig
 from peso.lm.parameters import FlatParameters
 from peso.methods.peso import Peso
 from peso.methods.proximal import softmax_kl
-from peso.methods.pull import SoftmaxPull
+from peso.methods.pull import Pull, SoftmaxPull, softmax_pull
 from peso.training.optimisation import FlatOptimizer
-from peso.training.trainer import step_and_pull
+from peso.training.pulled_steps import PulledSteps
 from views import StoredView
 
 
@@ -109,16 +109,58 @@ def test_strength_zero_and_the_other_forms_do_not_pull() -> None:
     assert Peso(ProximalConfig()).pull(anchor) is not None
 
 
-def test_the_logged_ratio_compares_the_two_moves() -> None:
-    part = FlatParameters([("lora.weight", torch.nn.Parameter(torch.zeros(2, 8)))])
-    optimizer = FlatOptimizer({"lora": part}, {"lora": 0.1}, weight_decay=0.0, num_steps=10, warmup_fraction=0.0)
+def optimizer_of(values: torch.Tensor) -> tuple[FlatParameters, FlatOptimizer]:
+    part = FlatParameters([("lora.weight", torch.nn.Parameter(values.clone()))])
+    optimizer = FlatOptimizer({"lora": part}, {"lora": 0.1}, weight_decay=0.0, num_steps=400, warmup_fraction=0.0)
+    return part, optimizer
+
+
+def test_the_pull_comes_after_four_steps_and_at_the_end() -> None:
+    """Ten steps: after the fourth, the eighth and the last, each with the rates since the one before."""
+    part, optimizer = optimizer_of(torch.zeros(2, 8))
     part.gradient.fill_(1.0)
+    rates = [optimizer.rates()["lora"]]
+    given: list[float] = []
 
     def halve(rates: dict[str, float]) -> None:
-        assert rates == {"lora": 0.1}
+        given.append(rates["lora"])
         part.data.detach().mul_(0.5)
 
-    ratio = step_and_pull(optimizer, halve)
-    assert ratio is not None and float(ratio) == pytest.approx(0.5)
-    torch.testing.assert_close(part.data.detach(), torch.full((16,), -0.05), rtol=1e-5, atol=0)
-    assert step_and_pull(optimizer, lambda rates: None, is_logged=False) is None
+    pulled = PulledSteps(optimizer, halve)
+    ratios = []
+    for number in range(1, 11):
+        ratios.append(pulled.step(is_last=number == 10))
+        rates.append(optimizer.rates()["lora"])
+    wanted = [sum(rates[:4]), sum(rates[4:8]), sum(rates[8:10])]
+    assert given == pytest.approx(wanted)
+    measured = {number: float(ratio) for number, ratio in enumerate(ratios, start=1) if ratio is not None}
+    first = sum(rates[:4])
+    second = (first / 2 + sum(rates[4:8])) / 2
+    last = second + sum(rates[8:10])
+    assert measured == pytest.approx({4: 0.5, 10: last / 2 / sum(rates[8:10])}, rel=1e-4)
+
+
+def test_one_pull_for_four_steps_is_four_pulls() -> None:
+    """Where an epoch ends, next to how far the pull moved it."""
+    generator = torch.Generator().manual_seed(0)
+    anchor = [torch.randn(3, 40, generator=generator)]
+    gradients = 0.3 + torch.randn(200, 120, generator=generator)
+    ends = []
+    for every in (1, 4, 0):
+        part, optimizer = optimizer_of(anchor[0])
+        optimizer._peaks["lora"] = 1e-3
+        pull = softmax_pull(anchor, 3.0)
+
+        def towards(rates: dict[str, float], part: FlatParameters = part, pull: Pull = pull) -> None:
+            pull([part.data.detach().view(3, 40)], rates["lora"])
+
+        pulled = PulledSteps(optimizer, towards)
+        for gradient in gradients:
+            part.gradient.copy_(gradient)
+            if every:
+                pulled.step(is_last=every == 1)
+            else:
+                optimizer.step()
+        ends.append(part.data.detach().clone())
+    each, fourth, free = ends
+    assert float((each - fourth).norm()) < 0.05 * float((each - free).norm())

@@ -14,7 +14,7 @@ AUTO_MULTIPLES = (0.0, 1 / 3, 1.0, 3.0, 10.0)
 
 
 class Peso(ContinualMethod):
-    """v_t starts at v_{t-1} and stays near it: by a term in the loss (Eq. 12), or by a pull after every step."""
+    """v_t starts at v_{t-1} and stays near it: by a term in the loss (Eq. 12), or by a pull between steps."""
 
     def __init__(self, config: ProximalConfig) -> None:
         """Chooses the form.

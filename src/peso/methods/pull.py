@@ -1,4 +1,4 @@
-"""The decoupled proximal step: after the optimizer's step, a pull towards the anchor in closed form.
+"""The decoupled proximal step: after the optimizer's steps, a pull towards the anchor in closed form.
 
 A proximal term in the loss goes through Adam, which divides every coordinate's gradient by its own size: where the
 cross-entropy is loud the term is silenced, and its strength means something else at every width, batch and rate. Here
@@ -6,10 +6,10 @@ the optimizer sees the cross-entropy alone, and what follows solves, per group,
 
     min_v  1/2 ||v - u||^2 + c/2 N (v - a)^T H (v - a),    H = diag q - q q^T,  q = softmax(a),  c = rate x strength,
 
-with u the parameters after the optimizer's step, a the anchor and N the group's size: the proximal operator of
-strength times the local form of PESO's term (Prop. 3), made independent of size. Adam moves a coordinate by at most
-about its rate per step, so at balance none is further than about 1 / strength from its anchor, whatever the width,
-the rank or the learning rate.
+with u the parameters after the optimizer's step (or after a few, with the sum of their rates), a the anchor and N the
+group's size: the proximal operator of strength times the local form of PESO's term (Prop. 3), made independent of size.
+Adam moves a coordinate by at most about its rate per step, so at balance none is further than about 1 / strength from
+its anchor, whatever the width, the rank or the learning rate.
 
 Shapes: G groups of one size, N elements of a group.
 """
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 Pull = Callable[[Sequence[Tensor], float], None]
-"""Moves current groups (one [G, N] tensor per size) towards their anchor, in place, given the step's learning rate."""
+"""Moves current groups (one [G, N] tensor per size) towards their anchor, in place, given the sum of the learning rates
+of the steps since the last pull."""
 
 
 class SoftmaxPull:
@@ -49,7 +50,7 @@ class SoftmaxPull:
 
         Args:
             current_GN: u, float32 [G, N], overwritten with v.
-            rate: learning rate of the optimizer's step.
+            rate: learning rate of the optimizer's step, or the sum of several's.
         """
         c = rate * self._strength
         weight_GN = torch.add(self._inverse_GN, c, out=self._weight_GN).reciprocal_()

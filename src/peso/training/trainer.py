@@ -26,14 +26,12 @@ from peso.seeding import derive_seed
 from peso.training.checkpoints import load_checkpoint, save_checkpoint
 from peso.training.optimisation import FlatOptimizer
 from peso.training.processes import add_over_processes, is_first, num_processes, own_share, process_number
+from peso.training.pulled_steps import Pull, PulledSteps
 
 log = logging.getLogger(__name__)
 
 Penalty = Callable[[], Tensor | None]
 """The scalar to add to the cross-entropy at the current parameters, differentiable in one part; None for nothing."""
-
-Pull = Callable[[dict[str, float]], None]
-"""Moves the parameters after an optimizer step, given each part's learning rate at it."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class EpochRecord:
         valid_loss: mean -log p(item) over validation targets after the epoch, nats; without the penalty.
         gradient_ratio: mean over steps of what the proximal term does over what the cross-entropy does: of a penalty
             |its gradient| / |gradient of the cross-entropy| on the penalised parameters, of a pull |its move| / |the
-            optimizer's move| on all, at every eighth step; None without either.
+            optimizer's move since the pull before| on all, at every eighth step; None without either.
         seconds: training time, validation included.
     """
 
@@ -80,7 +78,7 @@ class Stage:
         seed: the run's seed.
         penalised_part: which part the penalty is differentiable in.
         penalty: added to the cross-entropy.
-        pull: follows every optimizer step.
+        pull: follows the optimizer's steps (see `PulledSteps`).
     """
 
     name: str
@@ -180,9 +178,10 @@ def _train_epoch(
     model.train()
     total = torch.zeros((), dtype=torch.float64, device=model.device)
     ratios: list[Tensor] = []
-    for number, chosen in enumerate(batches):
-        is_logged = number % STEPS_PER_LOG == 0
-        loss, step_ratio = training_step(model, likelihood, stage, optimizer, chosen, is_logged)
+    pulled = None if stage.pull is None else PulledSteps(optimizer, stage.pull)
+    for number, chosen in enumerate(batches, start=1):
+        is_last = number == len(batches)
+        loss, step_ratio = training_step(model, likelihood, stage, optimizer, chosen, pulled, is_last)
         total += loss.double()
         ratios += [] if step_ratio is None else [step_ratio]
     ratio = float(torch.stack(ratios).mean()) if ratios else None
@@ -195,7 +194,8 @@ def training_step(
     stage: Stage,
     optimizer: FlatOptimizer,
     chosen: np.ndarray,
-    is_logged: bool = True,
+    pulled: PulledSteps | None = None,
+    is_last: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """One optimizer step on some training rows.
 
@@ -205,7 +205,8 @@ def training_step(
         stage: rows, builder, penalty.
         optimizer: over the stage's parts.
         chosen: row numbers, int64 [B].
-        is_logged: whether the share of a pull is measured.
+        pulled: takes the steps where they are pulled.
+        is_last: whether the epoch ends.
 
     Returns:
         The summed cross-entropy in nats, and the gradient ratio of `EpochRecord`; scalars without gradient.
@@ -215,10 +216,10 @@ def training_step(
     clip_gradient(optimizer, stage.training.max_gradient_norm)
     penalty = stage.penalty()
     ratio = None if penalty is None else add_penalty_gradient(stage.parts[stage.penalised_part], penalty)
-    if stage.pull is None:
+    if pulled is None:
         optimizer.step()
     else:
-        ratio = step_and_pull(optimizer, stage.pull, is_logged)
+        ratio = pulled.step(is_last)
     return loss, ratio
 
 
@@ -266,35 +267,6 @@ def add_penalty_gradient(part: FlatParameters, penalty: Tensor) -> Tensor:
     (gradient,) = torch.autograd.grad(penalty, part.data)
     part.gradient.add_(gradient)
     return torch.linalg.vector_norm(gradient) / (cross_entropy_norm + 1e-30)
-
-
-STEPS_PER_LOG = 8
-"""The pull's share is measured at every eighth step: doing so takes as long as the pull."""
-
-
-def step_and_pull(optimizer: FlatOptimizer, pull: Pull, is_logged: bool = True) -> Tensor | None:
-    """An optimizer step, then the pull.
-
-    Args:
-        optimizer: over all parts.
-        pull: moves them.
-        is_logged: whether to measure the moves.
-
-    Returns:
-        The length of the pull's move relative to the optimizer's; None where it is not measured.
-    """
-    rates, parts = optimizer.rates(), optimizer.parts.values()
-    if not is_logged:
-        optimizer.step()
-        pull(rates)
-        return None
-    before = [part.snapshot() for part in parts]
-    optimizer.step()
-    between = [part.snapshot() for part in parts]
-    pull(rates)
-    stepped = torch.stack([torch.dist(*pair) for pair in zip(between, before, strict=True)])
-    pulled = torch.stack([torch.dist(part.data.detach(), b) for part, b in zip(parts, between, strict=True)])
-    return torch.linalg.vector_norm(pulled) / (torch.linalg.vector_norm(stepped) + 1e-30)
 
 
 EVALUATION_BATCH_TOKENS = 4096

@@ -6,15 +6,20 @@ import numpy as np
 import polars as pl
 import pytest
 
+from catalogues import shop_dataset
 from peso.baselines.neighbours import NeighbourCounts
 from peso.baselines.popularity import PopularInBlock, PopularSoFar
 from peso.baselines.run import BASELINES, run_baselines
 from peso.baselines.successor import Successor
+from peso.baselines.text import text_rivals
+from peso.baselines.text_neighbours import text_neighbours
 from peso.data.dataset import Dataset
 from peso.data.examples import targets_of_block
 from peso.data.list_rules import ListRules
 from peso.data.sources.peso_release import read_peso_release
+from peso.data.storage import save_dataset
 from peso.files import read_json
+from peso.semantic_ids.encoding import EncodingRequest, encode_workspace
 from worlds import tiny_dataset
 
 KNOWN = ListRules("known", excludes_history=False)
@@ -145,3 +150,32 @@ def test_real_release(shared_data: Path, tmp_path: Path) -> None:
     assert successor == pytest.approx(0.0279, abs=0.0002)
     assert neighbours == pytest.approx(0.0408, abs=0.0003)
     assert [block["num_targets"] for block in results[0]["blocks"]] == [1035, 1091, 1949, 1791]
+
+
+def test_text_neighbours_by_hand() -> None:
+    """Item 9 of the history weighs 1 and item 8 before it 0.8; items 1 and 2 lie along them, 3 between, 4 opposite."""
+    dataset = Dataset(["a"], [str(n) for n in range(10)], [""] * 10, np.zeros(4, dtype=np.int64),
+                      np.array([8, 9, 1, 2]), np.array([0, 0, 1, 1]), 2)  # fmt: skip
+    vectors = np.zeros((10, 2), dtype=np.float32)
+    vectors[[9, 1]], vectors[[8, 2]], vectors[3], vectors[4] = [3, 0], [0, 5], [1, 1], [-1, -1]
+    rival = text_neighbours(vectors)
+    (listed,) = rival(dataset, 1).lists(np.array([2]), 5, np.array([1, 2, 3, 4, 5]))
+    # Cosines to (1, 0.8): 1 for item 1's way, 0.8 for item 2's, 1.8 / sqrt 2 for item 3's, 0 for the unknown item 5.
+    assert listed.tolist() == [3, 1, 2, 5, 4]
+    (short,) = rival(dataset, 1).lists(np.array([2]), 2, np.array([1, 2, 3, 4, 5]))
+    assert short.tolist() == [3, 1]
+    (few,) = rival(dataset, 1).lists(np.array([2]), 3, np.array([2, 4]))
+    assert few.tolist() == [2, 4, -1]
+    assert rival.config() != text_neighbours(vectors[::-1].copy()).config()
+
+
+def test_the_rival_by_texts_is_there_where_peso_encoded_the_items(tmp_path: Path) -> None:
+    dataset = shop_dataset()
+    save_dataset(dataset, tmp_path / "data")
+    assert text_rivals(tmp_path, dataset) == ()
+    encode_workspace(tmp_path, EncodingRequest("tfidf", "rq-kmeans", (8, 8, 8)))
+    (rival,) = text_rivals(tmp_path, dataset)
+    (folder,) = run_baselines(dataset, tmp_path, ListRules("known", excludes_history=True), [rival])
+    targets = pl.read_parquet(folder / "targets.parquet").filter(pl.col("protocol") == "in_block")
+    # Users take goods of one kind, and titles of a kind are alike: new goods are found as well as known ones.
+    assert targets["rank"].is_not_null().sum() > len(targets) / 2

@@ -100,3 +100,24 @@ def add(
         typer.echo(
             f"Mean squared error of their codes: {facts['error_new']:.4g}; the catalogue's: {facts['error_old']:.4g}."
         )
+
+
+@app.command("drift")
+def drift(workspace: WorkspaceOption, json: JsonOption = False) -> None:
+    """Say whether the codebook still fits the items of later blocks, or should be learned anew."""
+    show_progress()
+
+    from dataclasses import asdict
+
+    from peso.semantic_ids.drift import measure_drift
+
+    found = measure_drift(workspace)
+    if json:
+        print_json(asdict(found))
+        return
+
+    import polars as pl
+
+    print_table(pl.DataFrame([asdict(block) for block in found.blocks]))
+    typer.echo(f"Unseen items of block 0: mean squared error {found.held_out_error:.4g}.")
+    typer.echo(found.reason)

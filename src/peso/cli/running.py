@@ -98,8 +98,9 @@ def baselines(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Measure the rivals: popularity so far, popularity in the block, successor counts, and the classical ones."""
+    """Measure the rivals: popularity, counts of successors and neighbours, near texts (of encoded items), classical."""
     from peso.baselines.run import BASELINES, run_baselines
+    from peso.baselines.text import text_rivals
     from peso.config import make_config
     from peso.data.list_rules import ListRules
     from peso.data.storage import load_dataset
@@ -108,7 +109,7 @@ def baselines(
 
     checked = make_config(None, {"decoding": {"catalogue": catalogue, "repeats": repeats}}).decoding
     dataset = load_dataset(workspace / "data")
-    rivals = BASELINES
+    rivals = BASELINES + text_rivals(workspace, dataset)
     if classical:
         from peso.rivals.registry import classical_rivals
 

@@ -228,7 +228,7 @@ class DecodingConfig(_Section):
 
 
 class MemoryConfig(_Section):
-    """Counts of what stood near what, mixed into the model's probabilities while decoding (ours, not the paper's)."""
+    """What stood near what, and what is alike, mixed into the model's probabilities while decoding (all of it ours)."""
 
     use: bool = True
     """Whether lists and log-likelihoods are those of model and memory together; the paper's are the model's alone."""
@@ -240,6 +240,10 @@ class MemoryConfig(_Section):
     """How much a neighbour that came before counts, relative to one that came after."""
     decay: float = Field(1.0, gt=0, le=1)
     """Weight of a pair for each block that has passed since."""
+    content_weight: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """How much an item of the very content of a history's last item counts, as if it had so often stood behind it; it
+    falls with the eighth power of the cosine. "auto" chooses it with the strengths; without effect where peso did not
+    encode the items."""
     strength: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     """What the model weighs at every level, in counts: with as many weighted counts both have the same say. "auto"
     chooses it per level and block, by the likelihood of the block's validation targets."""

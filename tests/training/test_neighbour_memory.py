@@ -1,11 +1,15 @@
 """Likelihoods of model and memory together, and the strengths that validation targets choose."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from peso.config import MemoryConfig
+from peso.data.dataset import Dataset
 from peso.data.examples import items_taken_before, known_events, targets_of_block
-from peso.training.memory import FIRST_STRENGTH, STRENGTHS, build_memory
+from peso.data.neighbours import Neighbours
+from peso.training.memory import CONTENT_WEIGHTS, FIRST_CONTENT_WEIGHT, FIRST_STRENGTH, STRENGTHS, build_memory
 from worlds import tiny_codes, tiny_dataset
 
 
@@ -34,13 +38,13 @@ def test_the_chosen_strengths_are_the_best_of_each_level() -> None:
     targets = targets_of_block(dataset, 1, "valid")
     histories, items = items_taken_before(dataset, targets), dataset.event_item[targets]
     by_model = np.log(np.random.default_rng(1).uniform(0.05, 0.9, (len(targets), 3)))
-    chosen = memory.with_best_strengths(histories, items, by_model)
+    chosen = memory.fitted(histories, items, by_model)
     best = chosen.log_likelihoods(histories, items, by_model).mean()
     for level in range(3):
         for other in STRENGTHS[::4]:
             strengths = list(chosen.strengths)
             strengths[level] = float(other)
-            rival = type(chosen)(chosen.neighbours, codes, chosen.config, tuple(strengths))
+            rival = replace(chosen, strengths=tuple(strengths))
             assert rival.log_likelihoods(histories, items, by_model).mean() <= best + 1e-12
 
 
@@ -50,11 +54,58 @@ def test_a_model_that_knows_better_is_trusted() -> None:
     targets = targets_of_block(dataset, 1, "valid")
     histories, items = items_taken_before(dataset, targets), dataset.event_item[targets]
     certain = np.zeros((len(targets), 3))
-    assert memory.with_best_strengths(histories, items, certain).strengths == (STRENGTHS[-1],) * 3
-    assert memory.with_best_strengths([], items[:0], certain[:0]).strengths == (FIRST_STRENGTH,) * 3
+    assert memory.fitted(histories, items, certain).strengths == (STRENGTHS[-1],) * 3
+    assert memory.fitted([], items[:0], certain[:0]).strengths == (FIRST_STRENGTH,) * 3
 
 
 def test_a_fixed_strength_is_kept() -> None:
     dataset = tiny_dataset()
     memory = build_memory(dataset, known_events(dataset, 1), tiny_codes(), MemoryConfig(strength=3.0))
     assert memory.strengths == (3.0, 3.0, 3.0)
+
+
+def like_content(dataset: Dataset) -> Neighbours:
+    """Every item is like the one numbered after it."""
+    items = np.arange(dataset.num_items)
+    return Neighbours(np.arange(dataset.num_items + 1), (items + 1) % dataset.num_items, np.full(len(items), 0.5))
+
+
+def test_like_content_counts_with_its_weight() -> None:
+    dataset = tiny_dataset()
+    config = MemoryConfig(lag_weights=(1.0, 0.4), content_weight=3.0)
+    memory = build_memory(dataset, known_events(dataset, 1), tiny_codes(), config, like_content(dataset))
+    counts = dict(
+        zip(*(values.tolist() for values in memory.neighbours.near(np.array([5, 9]), (1.0, 0.4))), strict=True)
+    )
+    found = dict(zip(*(values.tolist() for values in memory.near(np.array([5, 9]))), strict=True))
+    assert found[10] == pytest.approx(counts.get(10, 0) + 3 * 0.5)
+    assert found[6] == pytest.approx(counts.get(6, 0) + 3 * 0.5 * 0.4)
+    assert {item: weight for item, weight in found.items() if item not in (6, 10)} == pytest.approx(
+        {item: weight for item, weight in counts.items() if item not in (6, 10)}
+    )
+    assert list(found) == sorted(found)
+    without = build_memory(dataset, known_events(dataset, 1), tiny_codes(), config)
+    assert without.content_weight == 0 and without.near(np.array([5, 9]))[0].tolist() == list(counts)
+
+
+def test_the_content_weight_is_the_likeliest() -> None:
+    """Targets that are like the last item, and never stood near it, ask for content; a fixed weight stays."""
+    dataset, codes = tiny_dataset(), tiny_codes()
+    events, similar = known_events(dataset, 0), like_content(dataset)
+    histories = [np.array([item]) for item in range(20)]
+    items = np.array([item + 1 for item in range(20)])
+    by_model = np.log(np.full((20, 3), 0.1))
+    memory = build_memory(dataset, events, codes, MemoryConfig(), similar)
+    chosen = memory.fitted(histories, items, by_model)
+    best = chosen.log_likelihoods(histories, items, by_model).mean()
+    assert chosen.content_weight >= 10
+    for weight in CONTENT_WEIGHTS:
+        fixed = build_memory(dataset, events, codes, MemoryConfig(content_weight=weight), similar)
+        fitted = fixed.fitted(histories, items, by_model)
+        assert fitted.content_weight == weight
+        assert fitted.log_likelihoods(histories, items, by_model).mean() <= best + 1e-12
+    both = build_memory(dataset, events, codes, MemoryConfig(content_weight="auto", strength=3.0), similar)
+    assert both.fitted(histories, items, by_model).strengths == (3.0, 3.0, 3.0)
+    assert both.fitted(histories, items, by_model).content_weight > 0
+    none = memory.fitted([], items[:0], by_model[:0])
+    assert (none.content_weight, none.strengths) == (FIRST_CONTENT_WEIGHT, (FIRST_STRENGTH,) * 3)

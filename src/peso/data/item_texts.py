@@ -81,7 +81,7 @@ def load_item_texts(folder: Path, item_ids: Sequence[str]) -> tuple[list[str], l
     path = folder / TEXTS_FILE
     if not path.exists():
         return None
-    frame = read_table(path, _SCHEMA)  # type: ignore[arg-type]
+    frame = read_table(path, _SCHEMA)
     if frame["item_id"].to_list() != list(item_ids):
         raise DataError(f"the texts in {path} are of other items than the data set's; import the data again.")
     return frame["text"].to_list(), frame["categories"].to_list()

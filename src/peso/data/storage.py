@@ -93,7 +93,7 @@ def read_facts(path: Path, what: str, fields: Mapping[str, type]) -> dict[str, A
     return dict(facts)
 
 
-def read_table(path: Path, schema: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
+def read_table(path: Path, schema: Mapping[str, type[pl.DataType] | pl.DataType]) -> pl.DataFrame:
     """Reads a Parquet table that peso wrote.
 
     Args:

@@ -16,6 +16,7 @@ from peso.data.storage import read_facts, read_table
 from peso.errors import WorkspaceError
 from peso.files import atomic_directory, sha256_of, write_json
 from peso.semantic_ids.catalogue import SemanticIds
+from peso.semantic_ids.frozen import Vectors
 
 FOLDER = "added_items"
 _TABLE, _FACTS = "items.parquet", "added_items.json"
@@ -29,23 +30,29 @@ class AddedItems:
         ids: distinct, and none of the catalogue's.
         titles: empty where unknown.
         codes: int64 [A, M], distinct, and none of the catalogue's.
+        vectors: float32 [A, D], those that the codes were made from; D is 0 if there are no items.
     """
 
     ids: Sequence[str]
     titles: Sequence[str]
     codes: IntArray
+    vectors: Vectors
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over all of it: a version of the extended catalogue."""
         return sha256_of(
-            "\n".join(self.ids).encode(), "\n".join(self.titles).encode(), self.codes.astype("<i8").tobytes()
+            "\n".join(self.ids).encode(),
+            "\n".join(self.titles).encode(),
+            self.codes.astype("<i8").tobytes(),
+            self.vectors.astype("<f4").tobytes(),
         )
 
     def save(self, workspace: Path, semantic_ids: SemanticIds) -> None:
         """Replaces what the workspace has of added items, in one step."""
         columns: dict[str, object] = {"item_id": list(self.ids), "title": list(self.titles)}
         columns |= {f"level_{level + 1}": self.codes[:, level] for level in range(semantic_ids.num_levels)}
+        columns["vector"] = pl.Series(self.vectors.tolist(), dtype=pl.List(pl.Float32))
         with atomic_directory(workspace / FOLDER) as temporary:
             pl.DataFrame(columns).write_parquet(temporary / _TABLE)
             facts = {"semantic_ids_fingerprint": semantic_ids.fingerprint, "fingerprint": self.fingerprint}
@@ -64,16 +71,20 @@ def load_added_items(workspace: Path, semantic_ids: SemanticIds) -> AddedItems:
     """
     folder = workspace / FOLDER
     if not folder.exists():
-        return AddedItems([], [], np.empty((0, semantic_ids.num_levels), dtype=np.int64))
+        no_codes = np.empty((0, semantic_ids.num_levels), dtype=np.int64)
+        return AddedItems([], [], no_codes, np.empty((0, 0), dtype=np.float32))
     facts = read_facts(
         folder / _FACTS, "facts of the added items", {"semantic_ids_fingerprint": str, "fingerprint": str}
     )
     if facts["semantic_ids_fingerprint"] != semantic_ids.fingerprint:
         raise WorkspaceError(f"{folder} extends other codes than the workspace's; remove it and add the items again.")
     levels = [f"level_{level + 1}" for level in range(semantic_ids.num_levels)]
-    frame = read_table(folder / _TABLE, {"item_id": pl.String, "title": pl.String} | dict.fromkeys(levels, pl.Int64))
+    columns: dict[str, type[pl.DataType] | pl.DataType] = {"item_id": pl.String, "title": pl.String}
+    columns |= dict.fromkeys(levels, pl.Int64)
+    frame = read_table(folder / _TABLE, columns | {"vector": pl.List(pl.Float32)})
     codes = frame.select(levels).to_numpy().astype(np.int64)
-    added = AddedItems(frame["item_id"].to_list(), frame["title"].to_list(), codes)
+    vectors = np.array(frame["vector"].to_list(), dtype=np.float32)
+    added = AddedItems(frame["item_id"].to_list(), frame["title"].to_list(), codes, vectors)
     if added.fingerprint != facts["fingerprint"]:
         raise WorkspaceError(
             f"the added items in {folder} are damaged (wrong fingerprint); remove it and add them again."

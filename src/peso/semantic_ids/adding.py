@@ -67,9 +67,12 @@ def add_items(workspace: Path, path: Path) -> dict[str, Any]:
             error_old = float(tokenizer.codebook.squared_errors(known, own, semantic_ids.num_levels).mean())
         else:
             codes = _next_free(nearest, semantic_ids.level_sizes, taken)
-        AddedItems([*added.ids, *new.ids], [*added.titles, *new.titles], np.concatenate([added.codes, codes])).save(
-            workspace, semantic_ids
-        )
+        AddedItems(
+            [*added.ids, *new.ids],
+            [*added.titles, *new.titles],
+            np.concatenate([added.codes, codes]),
+            np.concatenate([added.vectors, vectors]) if len(added.ids) else vectors,
+        ).save(workspace, semantic_ids)
     finally:
         lock.release()
     return {

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peso.config import RunConfig
 from peso.data.dataset import Dataset
 from peso.data.list_rules import ListRules
+from peso.data.neighbours import Neighbours
 from peso.data.storage import load_dataset
 from peso.errors import ConfigError
 from peso.files import hash_of_json
@@ -17,7 +19,11 @@ from peso.lm.new_tokens import TitledItems
 from peso.lm.sequences import SequenceBuilder
 from peso.lm.templates import build_template
 from peso.lm.vocabulary import build_vocabulary
+from peso.semantic_ids.added_items import AddedItems
 from peso.semantic_ids.catalogue import SemanticIds, load_semantic_ids
+from peso.semantic_ids.frozen import Vectors
+from peso.semantic_ids.item_vectors import read_item_vectors
+from peso.semantic_ids.similar_items import similar_items
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +34,13 @@ class Materials:
         dataset: the events.
         semantic_ids: each item's unique codes.
         config: everything that decides the outcome.
+        workspace: where the items' vectors are found; None for data that lie nowhere.
     """
 
     dataset: Dataset
     semantic_ids: SemanticIds
     config: RunConfig
+    workspace: Path | None = None
 
     @cached_property
     def data_fingerprint(self) -> str:
@@ -43,6 +51,34 @@ class Materials:
     def list_rules(self) -> ListRules:
         """What recommended lists may name."""
         return ListRules.choose(self.dataset, self.config.decoding.catalogue, self.config.decoding.repeats)
+
+    @cached_property
+    def item_vectors(self) -> Vectors | None:
+        """float32 [N, D], those that the codes were made from; None where the codes were imported.
+
+        Raises:
+            WorkspaceError: the encoder, or the table of texts, is damaged.
+            ConfigError: the encoder's model is gone or has changed.
+        """
+        return None if self.workspace is None else read_item_vectors(self.workspace, self.dataset)
+
+    @cached_property
+    def similar_items(self) -> Neighbours | None:
+        """For the memory; None where items have no vectors, or a memory has no use for them."""
+        return self.similar_items_with(None)
+
+    def similar_items_with(self, added: AddedItems | None) -> Neighbours | None:
+        """The same with items that stand behind the catalogue, numbered on from it.
+
+        Args:
+            added: None for none.
+        """
+        if self.config.memory.content_weight == 0 or self.item_vectors is None:
+            return None
+        vectors, codes = self.item_vectors, self.semantic_ids.codes
+        if added is not None and len(added.ids):
+            vectors, codes = np.concatenate([vectors, added.vectors]), np.concatenate([codes, added.codes])
+        return similar_items(vectors, codes)
 
     @cached_property
     def known_titles(self) -> TitledItems:
@@ -80,7 +116,8 @@ def load_materials(workspace: Path, config: RunConfig) -> Materials:
         WorkspaceError: there is none, or it is damaged.
     """
     dataset = load_dataset(workspace / "data")
-    return Materials(dataset, load_semantic_ids(workspace / "data" / "semantic_ids", dataset.item_ids), config)
+    semantic_ids = load_semantic_ids(workspace / "data" / "semantic_ids", dataset.item_ids)
+    return Materials(dataset, semantic_ids, config, workspace)
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,6 +36,7 @@ class Measurement:
         num_duplicates: items listed twice for one user (0 unless decoding is broken).
         seconds: time for all of it.
         memory_strengths: what the model weighed against the memory at each level; None without a memory.
+        memory_content_weight: what like content weighed in it; None without a memory or without vectors of items.
     """
 
     targets: pl.DataFrame
@@ -44,6 +45,7 @@ class Measurement:
     num_duplicates: int
     seconds: float
     memory_strengths: tuple[float, ...] | None
+    memory_content_weight: float | None
 
 
 def measure_in_block(materials: Materials, reader: Reader, block: int) -> Measurement:
@@ -102,19 +104,22 @@ def _measure(
     )
     seconds = time.perf_counter() - started
     strengths = None if memory is None else memory.strengths
-    return Measurement(frame, recommendations, num_invalid, num_duplicates, seconds, strengths)
+    content_weight = None if memory is None or memory.similar is None else memory.content_weight
+    return Measurement(frame, recommendations, num_invalid, num_duplicates, seconds, strengths, content_weight)
 
 
 def memory_after(materials: Materials, reader: Reader, block: int) -> NeighbourMemory:
-    """The memory beside the model after a block; its strengths come from the block's validation targets if need be."""
+    """The memory beside the model after a block; what is open about it comes from the block's validation targets."""
     dataset, config = materials.dataset, materials.config
-    memory = build_memory(dataset, known_events(dataset, block), materials.semantic_ids.codes, config.memory)
-    if config.memory.strength != "auto":
+    codes = materials.semantic_ids.codes
+    memory = build_memory(dataset, known_events(dataset, block), codes, config.memory, materials.similar_items)
+    is_content_open = memory.similar is not None and config.memory.content_weight == "auto"
+    if config.memory.strength != "auto" and not is_content_open:
         return memory
     targets = targets_of_block(dataset, block, "valid")
     rows = one_target_per_row(dataset, targets, config.max_history)
     by_code = -code_losses(reader.model, reader.likelihood, reader.builder, rows)
-    return memory.with_best_strengths(items_taken_before(dataset, targets), dataset.event_item[targets], by_code)
+    return memory.fitted(items_taken_before(dataset, targets), dataset.event_item[targets], by_code)
 
 
 def recommend_for(

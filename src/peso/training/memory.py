@@ -1,7 +1,7 @@
-"""The memory beside a model: counts of what stood near what, of everything the model may have trained on."""
+"""The memory beside a model: what stood near what in everything the model may have trained on, and what is alike."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,26 +16,46 @@ STRENGTHS = np.geomspace(0.05, 2000, 33)
 FIRST_STRENGTH = 10.0
 """Of every level while there is nothing to choose by."""
 
+CONTENT_WEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""What the weight of like content is chosen from."""
+
+FIRST_CONTENT_WEIGHT = 1.0
+"""While there is nothing to choose by."""
+
 
 @dataclass(frozen=True, eq=False)
 class NeighbourMemory:
-    """Counts of neighbours, and how a history asks for them.
+    """Counts of neighbours and items of like content, and how a history asks for them.
 
     Attributes:
         neighbours: what stood near what.
+        similar: what is like what, with weights up to 1; None where items have no vectors.
         codes: int64 [N, M], the items' codes.
-        config: lag weights.
+        config: lag weights, and what is fixed.
+        content_weight: of `similar`, in counts.
         strengths: kappa of each level.
     """
 
     neighbours: Neighbours
+    similar: Neighbours | None
     codes: IntArray
     config: MemoryConfig
+    content_weight: float
     strengths: tuple[float, ...]
+
+    def near(self, history: IntArray) -> tuple[IntArray, FloatArray]:
+        """What is remembered for the moment after a history: items, int64 [E], ascending, and weights, float64 [E]."""
+        items, weights = self.neighbours.near(history, self.config.lag_weights)
+        if self.similar is None or self.content_weight == 0:
+            return items, weights
+        alike, of_alike = self.similar.near(history, self.config.lag_weights)
+        distinct, place = np.unique(np.concatenate([items, alike]), return_inverse=True)
+        together = np.concatenate([weights, self.content_weight * of_alike])
+        return distinct, np.bincount(place, together, len(distinct)).astype(np.float64)
 
     def recall(self, histories: Sequence[IntArray]) -> RememberedItems:
         """What is remembered for the moment after each history."""
-        found = [self.neighbours.near(history, self.config.lag_weights) for history in histories]
+        found = [self.near(history) for history in histories]
         return RememberedItems([items for items, _ in found], [weights for _, weights in found], self.strengths)
 
     def log_likelihoods(self, histories: Sequence[IntArray], items: IntArray, by_model: FloatArray) -> FloatArray:
@@ -52,29 +72,36 @@ class NeighbourMemory:
         of_prefix, of_code = self._counts(histories, items)
         return np.asarray(_mixed(of_prefix, of_code, by_model, np.array(self.strengths)).sum(1))
 
-    def with_best_strengths(
-        self, histories: Sequence[IntArray], items: IntArray, by_model: FloatArray
-    ) -> "NeighbourMemory":
-        """The same memory with the strengths under which some targets are most likely, each level on its own.
+    def fitted(self, histories: Sequence[IntArray], items: IntArray, by_model: FloatArray) -> "NeighbourMemory":
+        """The same memory with the content weight and strengths under which some targets are most likely.
+
+        What the configuration fixes stays; each level's strength is chosen on its own.
 
         Args:
-            histories: per target; none leave the strengths as they are.
+            histories: per target; none leave everything as it is.
             items: int64 [T], the targets' items.
             by_model: see `log_likelihoods`.
         """
         if len(items) == 0:
             return self
-        of_prefix, of_code = self._counts(histories, items)
-        gains = np.stack([_mixed(of_prefix, of_code, by_model, strength).mean(0) for strength in STRENGTHS])
-        best = tuple(float(strength) for strength in STRENGTHS[gains.argmax(0)])
-        return NeighbourMemory(self.neighbours, self.codes, self.config, best)
+        is_open = self.config.content_weight == "auto" and self.similar is not None
+        best, best_gain = self, -np.inf
+        for weight in CONTENT_WEIGHTS if is_open else (self.content_weight,):
+            candidate = replace(self, content_weight=weight)
+            of_prefix, of_code = candidate._counts(histories, items)
+            options = STRENGTHS if self.config.strength == "auto" else np.array(self.strengths[:1])
+            gains = np.stack([_mixed(of_prefix, of_code, by_model, strength).mean(0) for strength in options])
+            if gains.max(0).sum() > best_gain:
+                strengths = tuple(float(strength) for strength in options[gains.argmax(0)])
+                best, best_gain = replace(candidate, strengths=strengths), gains.max(0).sum()
+        return best
 
     def _counts(self, histories: Sequence[IntArray], items: IntArray) -> tuple[FloatArray, FloatArray]:
         """C of the prefix before each code of each target, and with the code; float64 [T, M] each."""
         num_levels = self.codes.shape[1]
         of_prefix, of_code = np.zeros((len(items), num_levels)), np.zeros((len(items), num_levels))
         for row, (history, item) in enumerate(zip(histories, items, strict=True)):
-            near, weights = self.neighbours.near(history, self.config.lag_weights)
+            near, weights = self.near(history)
             shares_prefix = np.logical_and.accumulate(self.codes[near] == self.codes[item], axis=1)
             of_code[row] = weights @ shares_prefix
             of_prefix[row] = np.r_[weights.sum(), of_code[row, :-1]]
@@ -87,15 +114,19 @@ def _mixed(
     return np.asarray(np.log((of_code + strength * np.exp(by_model)) / (of_prefix + strength)))
 
 
-def build_memory(dataset: Dataset, events: IntArray, codes: IntArray, config: MemoryConfig) -> NeighbourMemory:
+def build_memory(
+    dataset: Dataset, events: IntArray, codes: IntArray, config: MemoryConfig, similar: Neighbours | None = None
+) -> NeighbourMemory:
     """Counts some events.
 
     Args:
         dataset: the events.
         events: event indices that may be known, int64, ascending.
         codes: int64 [N, M], the items' codes.
-        config: weights of pairs, and the strength if it is fixed.
+        config: weights of pairs, and what else is fixed.
+        similar: see `peso.semantic_ids.similar_items`.
     """
     neighbours = count_neighbours(dataset, events, config.distance_weights, config.backward, config.decay)
     strengths = (FIRST_STRENGTH if config.strength == "auto" else config.strength,) * codes.shape[1]
-    return NeighbourMemory(neighbours, codes, config, strengths)
+    weight = FIRST_CONTENT_WEIGHT if config.content_weight == "auto" else config.content_weight
+    return NeighbourMemory(neighbours, similar, codes, config, weight if similar is not None else 0.0, strengths)

@@ -36,6 +36,7 @@ def write_measurements(folder: Path, measurements: list[Measurement]) -> None:
             "num_invalid": sum(measurement.num_invalid for measurement in measurements),
             "num_duplicates": sum(measurement.num_duplicates for measurement in measurements),
             "memory_strengths": measurements[0].memory_strengths if measurements else None,
+            "memory_content_weight": measurements[0].memory_content_weight if measurements else None,
             "seconds": {measurement.targets["protocol"][0]: measurement.seconds for measurement in measurements},
         },
     )
@@ -77,6 +78,8 @@ def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes
         if "in_block" in seconds:
             times = {"train_seconds": update.train_seconds, "test_seconds": seconds["in_block"]}
             chosen = {"memory_strengths": count["memory_strengths"]} if count["memory_strengths"] else {}
+            if count["memory_content_weight"] is not None:
+                chosen["memory_content_weight"] = count["memory_content_weight"]
             if kept := [trial["strength"] for trial in update.strengths if trial["selected"]]:
                 chosen["proximal_strength"] = kept[0]
             in_block.append({"block": block} | summarise(_part(targets, "in_block", block)) | times | chosen)

@@ -60,8 +60,9 @@ def recommend_for_user(workspace: Path, user_id: str, num_items: int, run_id: st
     if config.memory.use:
         chosen = memory_after(materials, reader, last_block)
         everything = np.arange(dataset.num_events)
-        counted = build_memory(dataset, everything, materials.semantic_ids.codes, config.memory)
-        memory = replace(counted, strengths=chosen.strengths).recall([history])
+        similar = materials.similar_items_with(added)
+        counted = build_memory(dataset, everything, codes, config.memory, similar)
+        memory = replace(counted, strengths=chosen.strengths, content_weight=chosen.content_weight).recall([history])
     items, scores = recommender.recommend([prompt], trie, excluded, memory)
 
     def named(item: int) -> dict[str, Any]:

@@ -62,7 +62,18 @@ NextBlockDetail = Literal["ranks", "log_likelihood", "off"]
 """What the next-block protocol measures."""
 
 StudyName = Literal[
-    "table1", "table2", "table3", "fig2", "fig3", "fig4", "anchor", "matrix", "capacity", "drift", "directions"
+    "table1",
+    "table2",
+    "table3",
+    "fig2",
+    "fig3",
+    "fig4",
+    "anchor",
+    "matrix",
+    "capacity",
+    "drift",
+    "directions",
+    "memory",
 ]
 """A study that `peso.studies.registry` knows."""
 

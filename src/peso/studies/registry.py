@@ -14,6 +14,7 @@ from peso.studies.directions import DIRECTIONS
 from peso.studies.drift import DRIFT
 from peso.studies.findings import Study
 from peso.studies.matrix import MATRIX
+from peso.studies.memory import MEMORY
 from peso.studies.methods_compared import FIGURE_2, TABLE_1, TABLE_2
 from peso.studies.request import check_request
 from peso.studies.running import run_plan
@@ -23,7 +24,20 @@ from peso.types import StudyName
 
 STUDIES: dict[StudyName, Study] = {
     study.name: study
-    for study in (TABLE_1, TABLE_2, TABLE_3, FIGURE_2, FIGURE_3, FIGURE_4, ANCHOR, MATRIX, CAPACITY, DRIFT, DIRECTIONS)
+    for study in (
+        TABLE_1,
+        TABLE_2,
+        TABLE_3,
+        FIGURE_2,
+        FIGURE_3,
+        FIGURE_4,
+        ANCHOR,
+        MATRIX,
+        CAPACITY,
+        DRIFT,
+        DIRECTIONS,
+        MEMORY,
+    )
 }
 
 

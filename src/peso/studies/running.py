@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peso.baselines.run import run_baselines
+from peso.baselines.run import BASELINES, run_baselines
+from peso.baselines.text import text_rivals
 from peso.config import RunConfig, make_config
 from peso.data.list_rules import ListRules
 from peso.data.storage import load_dataset
@@ -69,7 +70,8 @@ def run_plan(workspace: Path, plan: Plan, num_seeds: int, config_file: Path | No
     if plan.has_rivals:
         dataset, decoding = load_dataset(workspace / "data"), configs[0][1].decoding
         rules = ListRules.choose(dataset, decoding.catalogue, decoding.repeats)
-        rivals = [_record(folder) for folder in run_baselines(dataset, workspace, rules)]
+        measured = BASELINES + text_rivals(workspace, dataset)
+        rivals = [_record(folder) for folder in run_baselines(dataset, workspace, rules, measured)]
         variants |= {rival.result["method"]: _variant(rival.result["method"], [rival]) for rival in rivals}
     return Outcome(plan, variants, workspaces)
 

@@ -77,6 +77,9 @@ StudyName = Literal[
 ]
 """A study that `peso.studies.registry` knows."""
 
+PublicLog = Literal["amazon-2018", "amazon-2023", "movielens"]
+"""A log that `peso download` knows the address of."""
+
 EncoderName = Literal["tfidf", "sentences", "language-model", "precomputed", "collaborative"]
 """What turns an item into a vector; see `peso.semantic_ids.encoders.registry`."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from peso.cli import benching, exporting, importing, items, planning, recommending, running, studying
+from peso.cli import benching, downloading, exporting, importing, items, planning, recommending, running, studying
 from peso.errors import PesoError
 
 USER_ERROR_EXIT_CODE = 2
@@ -22,6 +22,7 @@ app.add_typer(importing.app, name="import")
 app.add_typer(items.app, name="items")
 app.add_typer(benching.app, name="bench")
 app.command("import-adapter")(importing.import_adapter)
+app.command("download")(downloading.download)
 app.command("card")(importing.card)
 app.command("simulate")(importing.simulate)
 app.command("plan")(planning.plan)

@@ -33,7 +33,7 @@ def world(template: TemplateName = "sid", adapted: bool = False) -> tuple[PreTra
     model, tokenizer = tiny_backbone()
     builder, vocabulary = tiny_builder(tokenizer, tiny_dataset(), tiny_codes(), template)
     if adapted:
-        peft_model = attach_adapter(model, AdapterConfig(), vocabulary.all_token_ids, seed=0)
+        peft_model = attach_adapter(model, AdapterConfig(r=8, lora_alpha=16), vocabulary.all_token_ids, seed=0)
         with torch.no_grad():
             for name, parameter in peft_model.named_parameters():
                 if parameter.requires_grad and "lora_B" in name:

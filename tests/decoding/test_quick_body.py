@@ -75,7 +75,7 @@ def test_it_turns_positions_as_the_model_does(rope: dict[str, object]) -> None:
 
 def test_the_adapter_is_part_of_it() -> None:
     model = make_ready(llama())
-    adapted = attach_adapter(model, AdapterConfig(), range(5, 30), seed=0)
+    adapted = attach_adapter(model, AdapterConfig(r=8, lora_alpha=16), range(5, 30), seed=0)
     with torch.no_grad():
         for parameter in adapted.parameters():
             if parameter.requires_grad:

@@ -20,7 +20,7 @@ from worlds import LEVEL_SIZES, tiny_backbone, tiny_codes
 def adapted() -> tuple[PeftModel, list[int]]:
     model, tokenizer = tiny_backbone()
     tokens = build_vocabulary(tokenizer, tiny_codes(), LEVEL_SIZES).all_token_ids
-    return attach_adapter(model, AdapterConfig(), tokens, seed=0), tokens
+    return attach_adapter(model, AdapterConfig(r=8, lora_alpha=16), tokens, seed=0), tokens
 
 
 def disturb(model: PeftModel) -> None:
@@ -46,7 +46,7 @@ def test_saved_adapter_is_read_by_peft_itself(tmp_path: Path) -> None:
     model, tokenizer = tiny_backbone()
     save_backbone(model, tokenizer, tmp_path / "backbone")
     tokens = build_vocabulary(tokenizer, tiny_codes(), LEVEL_SIZES).all_token_ids
-    peft_model = attach_adapter(model, AdapterConfig(), tokens, seed=0)
+    peft_model = attach_adapter(model, AdapterConfig(r=8, lora_alpha=16), tokens, seed=0)
     disturb(peft_model)
     (tmp_path / "adapter").mkdir()
     save_adapter(peft_model, tmp_path / "adapter")

@@ -37,7 +37,7 @@ def adapted(tied: bool = False, dropout: float = 0.0) -> tuple[LlamaForCausalLM,
         tie_word_embeddings=tied, pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
-    peft_model = attach_adapter(model, AdapterConfig(lora_dropout=dropout), TOKENS, seed=0)
+    peft_model = attach_adapter(model, AdapterConfig(r=8, lora_alpha=16, lora_dropout=dropout), TOKENS, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in peft_model.parameters():

@@ -40,7 +40,7 @@ def shaken(model: PeftModel) -> PeftModel:
 
 
 def adapter(model: LlamaForCausalLM, **options: Any) -> PeftModel:
-    return shaken(attach_adapter(model, AdapterConfig(r=3, **options), TOKENS, seed=0))
+    return shaken(attach_adapter(model, AdapterConfig(r=3, lora_alpha=16, **options), TOKENS, seed=0))
 
 
 def is_written_out(model: LlamaForCausalLM) -> bool:

@@ -24,7 +24,7 @@ def gradient(normaliser: Normaliser = "level", **options: Any) -> tuple[float, T
     dataset = tiny_dataset()
     model, tokenizer = tiny_backbone()
     builder, vocabulary = tiny_builder(tokenizer, dataset, tiny_codes(), "instruct")
-    parts = adapter_parts(attach_adapter(model, AdapterConfig(), vocabulary.all_token_ids, seed=0))
+    parts = adapter_parts(attach_adapter(model, AdapterConfig(r=8, lora_alpha=16), vocabulary.all_token_ids, seed=0))
     rows = many_targets_per_row(dataset, targets_of_block(dataset, 0, "train"), 5, 3)
     stage = Stage(
         name="test", key="", block=0, parts=parts, builder=builder, train_rows=rows, valid_rows=rows, epochs=1,

@@ -78,7 +78,7 @@ def config_of(source: Path, **overrides: Any) -> RunConfig:
     training = {"base_epochs": 0} | overrides.pop("training", {})
     return config(
         backbone={"source": str(source)}, alignment=aligned, training=training, template="instruct", max_history=6,
-        adapter={"r": 8, "target_modules": ("all-linear",)}, **overrides,
+        adapter={"r": 8, "lora_alpha": 16, "target_modules": ("all-linear",)}, **overrides,
     )  # fmt: skip
 
 

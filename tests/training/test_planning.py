@@ -43,7 +43,7 @@ def config_of(workspace: Path, family: str, **overrides: Any) -> RunConfig:
     source = workspace / "models" / family
     if not source.exists():
         write_language_model(source, family, shape=GPT2_DEEP if family == "gpt2" else DEEP)
-    adapter = {"target_modules": ("all-linear",)} | overrides.pop("adapter", {})
+    adapter = {"r": 8, "lora_alpha": 16, "target_modules": ("all-linear",)} | overrides.pop("adapter", {})
     training = {"epochs": 1} | overrides.pop("training", {})
     return config(
         backbone={"source": str(source)}, adapter=adapter, training=training, template="instruct",

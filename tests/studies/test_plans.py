@@ -1,21 +1,27 @@
 """Every study's plan: configurations that exist, comparisons of what is run, and what cannot be run refused."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 
+from catalogues import shop_dataset
 from peso.baselines.run import BASELINES
 from peso.config import make_config
 from peso.data.simulate import SimulationSettings
-from peso.data.storage import load_dataset
+from peso.data.storage import load_dataset, save_dataset
 from peso.errors import DataError, PesoError
 from peso.methods.registry import METHODS
+from peso.semantic_ids.catalogue import load_semantic_ids
 from peso.studies.capacity import capacities
 from peso.studies.methods_compared import plan_all_methods, plan_cumulative
-from peso.studies.plan import UserSplit
+from peso.studies.plan import Reencoded, UserSplit
 from peso.studies.registry import STUDIES
 from peso.studies.running import config_of
+from peso.studies.tokenizers import plan_tokenizers
 from peso.studies.worlds import prepare_world
 from peso.training.materials import load_materials
 from peso.types import StudyName
@@ -34,7 +40,9 @@ def test_plans_name_what_they_run(name: StudyName) -> None:
     assert study.name == name
     assert len(set(names)) == len(names)
     assert {arm.world for arm in plan.arms} - {""} == set(plan.worlds)
-    assert all(worlds.get(pair.ours, "") == worlds.get(pair.theirs, "") for pair in plan.pairs)
+    of_one_data = {name for name, world in worlds.items() if isinstance(plan.worlds.get(world), Reencoded)}
+    for pair in plan.pairs:
+        assert worlds.get(pair.ours, "") == worlds.get(pair.theirs, "") or {pair.ours, pair.theirs} <= of_one_data
     same_world = [[config for arm, config in zip(plan.arms, configs, strict=True) if arm.world == world]
                   for world in {arm.world for arm in plan.arms}]  # fmt: skip
     for members in same_world:
@@ -107,3 +115,27 @@ def test_a_user_disjoint_world_has_the_workspaces_items_and_codes(tmp_path: Path
     assert (materials.semantic_ids.codes == natural.semantic_ids.codes).all()
     assert materials.base_id != natural.base_id
     assert prepare_world(tmp_path, "user-disjoint", UserSplit(users_drawn_with_seed=1)) != folder
+
+
+def test_a_tokenizers_world_has_the_workspaces_targets_under_other_codes(tmp_path: Path) -> None:
+    dataset = shop_dataset()
+    save_dataset(dataset, tmp_path / "data")
+    settings = Reencoded(encoder="tfidf", quantizer="rq-kmeans", level_sizes=(8, 8, 8))
+    folder = prepare_world(tmp_path, "tfidf, rq-kmeans", settings)
+    assert load_dataset(folder / "data").fingerprint == dataset.fingerprint
+    codes = load_semantic_ids(folder / "data" / "semantic_ids", dataset.item_ids)
+    assert codes.level_sizes == (8, 8, 8) and len(np.unique(codes.codes, axis=0)) == dataset.num_items
+    other = prepare_world(tmp_path, "random", settings.model_copy(update={"quantizer": "random"}))
+    assert (load_semantic_ids(other / "data" / "semantic_ids", dataset.item_ids).codes != codes.codes).any()
+    shutil.rmtree(folder / "data" / "semantic_ids")  # as if interrupted before it was encoded
+    assert prepare_world(tmp_path, "tfidf, rq-kmeans", settings) == folder
+    again = load_semantic_ids(folder / "data" / "semantic_ids", dataset.item_ids)
+    assert (again.codes == codes.codes).all()
+    assert not (tmp_path / "data" / "semantic_ids").exists()
+
+
+def test_tokenizers_that_read_are_compared_where_there_is_something_to_read() -> None:
+    with_titles = plan_tokenizers(CONFIG, shop_dataset())
+    without = plan_tokenizers(CONFIG, replace(DATASET, titles=[""] * DATASET.num_items))
+    assert set(without.worlds) < set(with_titles.worlds) and "tfidf, rq-kmeans" not in without.worlds
+    assert {pair.theirs for pair in with_titles.pairs} == {"collaborative, random", "tfidf, rq-kmeans"}

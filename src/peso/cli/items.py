@@ -26,7 +26,10 @@ def encode(
     levels: Annotated[int, typer.Option(help="Codes per item.")] = 4,
     codes: Annotated[int, typer.Option(help="Different codes of a level.")] = 256,
     model: Annotated[
-        str | None, typer.Option(help="Folder or hub name of the model of sentences or language-model.")
+        str | None,
+        typer.Option(
+            help="Model of sentences (default: the MiniLM of the extra text) or language-model: folder or hub name."
+        ),
     ] = None,
     vectors: Annotated[Path | None, typer.Option(help=".npy or .parquet file of precomputed vectors.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,

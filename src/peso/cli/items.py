@@ -124,3 +124,46 @@ def drift(workspace: WorkspaceOption, json: JsonOption = False) -> None:
     print_table(pl.DataFrame([asdict(block) for block in found.blocks]))
     typer.echo(f"Unseen items of block 0: mean squared error {found.held_out_error:.4g}.")
     typer.echo(found.reason)
+
+
+@app.command("refresh")
+def refresh(
+    workspace: WorkspaceOption,
+    into: Annotated[Path, typer.Option(help="Folder of the new workspace.", show_default=False)],
+    share: Annotated[float, typer.Option(help="Largest share of the items that may change their codes.")] = 0.05,
+    after: Annotated[
+        int | None,
+        typer.Option(
+            help="Last block that was learned; it and those before become block 0.  [default: the last but one]"
+        ),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Run whose version after that block the new workspace starts from.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Let the codebook learn from later items, move the items whose codes are wrong, and carry a model over."""
+    show_progress()
+
+    from peso.data.storage import load_dataset
+    from peso.semantic_ids.refreshing import refresh_workspace
+    from peso.training.carrying import carry_over, find_version
+
+    last = load_dataset(workspace / "data").num_blocks - 2 if after is None else after
+    version = None if run is None else find_version(workspace, run, last)
+    facts = refresh_workspace(workspace, into, last, share)
+    if version is not None:
+        facts["base"] = str(carry_over(version, into))
+    if json:
+        print_json(facts)
+        return
+    typer.echo(
+        f"{facts['num_items']:,} items occur up to block {last}; {facts['num_moved']:,} moved, the codes of "
+        f"{facts['num_left']:,} more are wrong and stay. Mean squared error of the codes: {facts['error_before']:.4g} "
+        f"before, {facts['error_after']:.4g} now. {facts['num_later']:,} later items have new codes."
+    )
+    if version is not None:
+        typer.echo(
+            f"Run {run} goes on in {into}, with what it knew after block {last}: "
+            f"peso run --workspace {into} --config {version.run / 'config.toml'}"
+        )

@@ -53,6 +53,7 @@ class Base:
         seconds: training time, when it was made.
         num_parameters: of the backbone.
         epochs: training log, backbone and adapter stages.
+        carried_from: run, block and data of the version that it was taken from; None where it was trained here.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Base:
     seconds: float
     num_parameters: int
     epochs: list[dict[str, Any]]
+    carried_from: dict[str, Any] | None = None
 
 
 def prepare_base(materials: Materials, bases: Path) -> Base:
@@ -92,7 +94,10 @@ def read_base(materials: Materials, bases: Path, was_reused: bool = True) -> Bas
     """
     folder = bases / materials.base_id
     record = read_json(folder / "base.json", "base checkpoint")
-    return Base(materials.base_id, folder, was_reused, record["seconds"], record["num_parameters"], record["epochs"])
+    return Base(
+        materials.base_id, folder, was_reused, record["seconds"], record["num_parameters"], record["epochs"],
+        record.get("carried_from"),
+    )  # fmt: skip
 
 
 def load_base(materials: Materials, base: Base, adapter: Path | None = None) -> tuple[PeftModel, Reader]:

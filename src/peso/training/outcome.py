@@ -106,7 +106,8 @@ def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes
             "reused": base.was_reused,
             "seconds": base.seconds,
             "num_parameters": base.num_parameters,
-        },
+        }
+        | ({"carried_from": base.carried_from} if base.carried_from else {}),
         "adapter_bytes": updates[-1].adapter_bytes,
         "peak_rss_bytes": peak_rss_bytes,
         "config": config.model_dump(mode="json"),

@@ -44,13 +44,17 @@ class AdditiveCodebook:
                 range latents are squashed.
         """
         self.codewords = tuple(codewords)
-        self._num_distinct = tuple(num_distinct or map(len, codewords))
+        self.num_distinct = tuple(num_distinct or map(len, codewords))
         self._layers, self._values = tuple(layers), tuple(values_per_dimension)
 
     @property
     def level_sizes(self) -> tuple[int, ...]:
         """See `Codebook.level_sizes`."""
         return tuple(map(len, self.codewords))
+
+    def with_codewords(self, codewords: Sequence[Vectors]) -> "AdditiveCodebook":
+        """The same network with other codewords of the same shapes."""
+        return AdditiveCodebook(codewords, self.num_distinct, self._layers, self._values)
 
     def latents(self, vectors: Vectors) -> Float64:
         """What the codewords approximate, float64 [N, L].
@@ -72,7 +76,7 @@ class AdditiveCodebook:
             rows = slice(start, start + _ROWS_AT_ONCE)
             residuals = self.latents(vectors[rows])
             for level, words in enumerate(self.codewords):
-                distinct = words[: self._num_distinct[level]]
+                distinct = words[: self.num_distinct[level]]
                 codes[rows, level] = squared_distances(residuals, distinct).argmin(axis=1)
                 residuals -= words[codes[rows, level]]
         return codes
@@ -106,7 +110,7 @@ class AdditiveCodebook:
             tensors |= {f"weight_{number}": weight, f"bias_{number}": bias}
         facts = {
             "kind": self.kind,
-            "num_distinct": list(self._num_distinct),
+            "num_distinct": list(self.num_distinct),
             "num_layers": len(self._layers),
             "values_per_dimension": list(self._values),
         }

@@ -75,6 +75,28 @@ def run(
     typer.echo(str(folder / "result.json"))
 
 
+def go_on(
+    workspace: WorkspaceOption,
+    older: Annotated[Path, typer.Option("--from", help="Workspace of the run to go on with.", show_default=False)],
+    run: Annotated[str | None, typer.Option(help="Run id (see `peso runs`).  [default: the newest]")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Take over what a run of an older import has learned: its blocks as block 0, its codes, its model as the base."""
+    show_progress()
+
+    from peso.training.continuing import continue_run
+
+    facts = continue_run(older, workspace, run)
+    if json:
+        print_json(facts)
+        return
+    typer.echo(
+        f"{workspace} goes on with run {facts['run_id']} after block {facts['block']}: {facts['num_blocks'] - 1} blocks "
+        f"to learn, {facts['num_new_items']:,} items with new codes."
+    )
+    typer.echo(f"Next: peso run --workspace {workspace} --config {facts['config']}")
+
+
 def runs(workspace: WorkspaceOption, json: JsonOption = False) -> None:
     """List the runs and rivals of a workspace."""
     from peso.experiments.results import list_runs

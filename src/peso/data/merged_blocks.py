@@ -1,11 +1,16 @@
 """Blocks that were learned already, taken together as a new block 0."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from peso.data.dataset import Dataset
+from peso.data.importing import RECORD
+from peso.data.item_texts import TEXTS_FILE
+from peso.data.storage import save_dataset
 from peso.errors import DataError
+from peso.files import read_json, write_json
 
 
 def merge_first_blocks(dataset: Dataset, last: int) -> Dataset:
@@ -28,3 +33,24 @@ def merge_first_blocks(dataset: Dataset, last: int) -> Dataset:
     blocks = np.maximum(dataset.event_block - last, 0)
     source = f"{dataset.source}, blocks 0 to {last} as one" if last else dataset.source
     return replace(dataset, event_block=blocks, num_blocks=dataset.num_blocks - last, source=source)
+
+
+def save_merged(natural: Path, merged: Dataset, folder: Path) -> None:
+    """Writes merged data with what came with them: texts, and the account of the import, whose cuts are merged too.
+
+    Args:
+        natural: `W/data` of the data before.
+        merged: what `merge_first_blocks` gave.
+        folder: where to write; exists.
+
+    Raises:
+        WorkspaceError: the account is damaged.
+    """
+    save_dataset(merged, folder)
+    if (natural / TEXTS_FILE).exists():
+        (folder / TEXTS_FILE).write_bytes((natural / TEXTS_FILE).read_bytes())
+    if (natural / RECORD).exists():
+        record = read_json(natural / RECORD, "account of an import")
+        starts = record.get("block_starts", [])
+        kept = starts[:1] + starts[len(starts) - merged.num_blocks + 1 :]
+        write_json(folder / RECORD, record | ({"block_starts": kept} if starts else {}))

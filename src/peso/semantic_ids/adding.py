@@ -6,20 +6,19 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from peso.data.dataset import IntArray
 from peso.data.new_items import NewItems, read_new_items
 from peso.data.storage import load_dataset
 from peso.errors import DataError, WorkspaceError
 from peso.semantic_ids.added_items import AddedItems, load_added_items
-from peso.semantic_ids.assignment import check_capacity, make_unique
+from peso.semantic_ids.assignment import check_capacity
 from peso.semantic_ids.catalogue import load_semantic_ids
 from peso.semantic_ids.contents import full_text, read_workspace_items
 from peso.semantic_ids.encoders.base import ItemContents
 from peso.semantic_ids.encoders.batches import encode_in_batches
 from peso.semantic_ids.encoding import VECTORS_FOLDER
 from peso.semantic_ids.item_tokenizer import load_item_tokenizer
-from peso.semantic_ids.matching import match_unique
 from peso.semantic_ids.quantizers.additive import AdditiveCodebook
+from peso.semantic_ids.settling import settle
 
 
 def add_items(workspace: Path, path: Path) -> dict[str, Any]:
@@ -57,16 +56,16 @@ def add_items(workspace: Path, path: Path) -> dict[str, Any]:
         texts = [full_text(title, text) for title, text in zip(new.titles, new.texts, strict=True)]
         vectors = tokenizer.encoder.encode(ItemContents(new.ids, texts))
         nearest = tokenizer.codebook.encode(vectors)
+        codes = settle(tokenizer.codebook, vectors, nearest, taken)
         error_new = error_old = None
         if isinstance(tokenizer.codebook, AdditiveCodebook):
-            match = match_unique(tokenizer.codebook, vectors, nearest, taken)
-            codes, error_new = match.codes, match.error_before
             items = read_workspace_items(workspace / "data", dataset).contents
             known = encode_in_batches(tokenizer.encoder, items, workspace / VECTORS_FOLDER)
             own = tokenizer.codebook.encode(known)
-            error_old = float(tokenizer.codebook.squared_errors(known, own, semantic_ids.num_levels).mean())
-        else:
-            codes = _next_free(nearest, semantic_ids.level_sizes, taken)
+            error_new, error_old = (
+                float(tokenizer.codebook.squared_errors(some, its, semantic_ids.num_levels).mean())
+                for some, its in ((vectors, nearest), (known, own))
+            )
         AddedItems(
             [*added.ids, *new.ids],
             [*added.titles, *new.titles],
@@ -91,8 +90,3 @@ def _refuse_known(new: NewItems, known: set[str], path: Path) -> None:
         raise DataError(
             f"{path}: item {again!r} has a code in this workspace already; leave it out, codes never change."
         )
-
-
-def _next_free(codes: IntArray, level_sizes: tuple[int, ...], taken: IntArray) -> IntArray:
-    """Codes of new items behind those that are taken, which come first and so keep theirs."""
-    return make_unique(np.concatenate([taken, codes]), level_sizes, np.arange(len(taken) + len(codes)))[len(taken) :]

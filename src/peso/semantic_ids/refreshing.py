@@ -5,7 +5,6 @@ block, these move within the allowed share, and later items, whose codes no mode
 of their blocks.
 """
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,20 @@ from typing import Any
 import numpy as np
 
 from peso.data.dataset import IntArray
-from peso.data.item_texts import TEXTS_FILE
-from peso.data.merged_blocks import merge_first_blocks
-from peso.data.storage import load_dataset, read_facts, save_dataset
+from peso.data.merged_blocks import merge_first_blocks, save_merged
+from peso.data.storage import load_dataset, read_facts
 from peso.errors import ConfigError, WorkspaceError
 from peso.files import atomic_directory, write_json
-from peso.semantic_ids.added_items import AddedItems, load_added_items
+from peso.semantic_ids.added_items import load_added_items
 from peso.semantic_ids.catalogue import SemanticIds, load_semantic_ids
 from peso.semantic_ids.contents import read_workspace_items
 from peso.semantic_ids.encoders.batches import encode_in_batches
 from peso.semantic_ids.encoding import RECORD, VECTORS_FOLDER
 from peso.semantic_ids.frozen import Vectors
 from peso.semantic_ids.item_tokenizer import FOLDER, ItemTokenizer, load_item_tokenizer
-from peso.semantic_ids.matching import match_unique
 from peso.semantic_ids.quantizers.additive import AdditiveCodebook
 from peso.semantic_ids.relearning import Relearned, relearn
+from peso.semantic_ids.settling import settle, settle_by_blocks
 
 _FREE_WORDS = ("rq-kmeans", "rq-vae", "rq-vae-straight-through")
 """Quantizers whose codewords may lie anywhere."""
@@ -76,12 +74,12 @@ def refresh_workspace(workspace: Path, target: Path, last: int, share: float) ->
     if share:
         learned = relearn(tokenizer.codebook, vectors[seen], old.codes[seen], int(share * len(seen)))
     codebook = learned.codebook
-    codes = old.codes.copy()
-    codes[seen] = learned.codes
     source_codes = codebook.encode(vectors)
-    _settle_later(codebook, vectors, codes, source_codes, first_blocks)
+    codes = settle_by_blocks(codebook, vectors, source_codes, first_blocks, learned.codes, seen)
     semantic_ids = SemanticIds(codes, source_codes, old.level_sizes)
-    added = _recoded(load_added_items(workspace, old), codebook, codes)
+    added = load_added_items(workspace, old)
+    if len(added.ids):
+        added = replace(added, codes=settle(codebook, added.vectors, codebook.encode(added.vectors), codes))
     facts = {
         "last_block": last,
         "share": share,
@@ -95,9 +93,7 @@ def refresh_workspace(workspace: Path, target: Path, last: int, share: float) ->
     if len(added.ids):  # first, for a workspace is one once it has data
         added.save(target, semantic_ids)
     with atomic_directory(target / "data") as temporary:
-        save_dataset(merged, temporary)
-        if (workspace / "data" / TEXTS_FILE).exists():
-            shutil.copy(workspace / "data" / TEXTS_FILE, temporary)
+        save_merged(workspace / "data", merged, temporary)
         semantic_ids.save(temporary / "semantic_ids", dataset.item_ids)
         ItemTokenizer(tokenizer.encoder, codebook).save(temporary / "semantic_ids" / FOLDER)
         changed = {
@@ -109,22 +105,6 @@ def refresh_workspace(workspace: Path, target: Path, last: int, share: float) ->
         }
         write_json(temporary / "semantic_ids" / RECORD, record | changed)
     return facts
-
-
-def _settle_later(
-    codebook: AdditiveCodebook, vectors: Vectors, codes: IntArray, source_codes: IntArray, first_blocks: IntArray
-) -> None:
-    """Gives the items of later blocks their codes, in place, block after block."""
-    for block in np.unique(first_blocks[first_blocks > 0]).tolist():
-        new, taken = np.flatnonzero(first_blocks == block), codes[first_blocks < block]
-        codes[new] = match_unique(codebook, vectors[new], source_codes[new], taken).codes
-
-
-def _recoded(added: AddedItems, codebook: AdditiveCodebook, taken: IntArray) -> AddedItems:
-    if not len(added.ids):
-        return added
-    match = match_unique(codebook, added.vectors, codebook.encode(added.vectors), taken)
-    return replace(added, codes=match.codes)
 
 
 def _error(codebook: AdditiveCodebook, vectors: Vectors, codes: IntArray) -> float:

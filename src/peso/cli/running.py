@@ -91,8 +91,8 @@ def go_on(
         print_json(facts)
         return
     typer.echo(
-        f"{workspace} goes on with run {facts['run_id']} after block {facts['block']}: {facts['num_blocks'] - 1} blocks "
-        f"to learn, {facts['num_new_items']:,} items with new codes."
+        f"{workspace} goes on with run {facts['run_id']} after block {facts['block']}: "
+        f"{facts['num_blocks'] - 1} blocks to learn, {facts['num_new_items']:,} items with new codes."
     )
     typer.echo(f"Next: peso run --workspace {workspace} --config {facts['config']}")
 

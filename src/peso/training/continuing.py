@@ -84,6 +84,6 @@ def _refuse_leaks(before: Dataset, merged: Dataset) -> None:
         number = users.get(user)
         if number is not None and first[number] < count:
             raise DataError(
-                f"user {user!r} has {count} events in the data that the run has learned, and {first[number]} in the same "
-                "blocks of the newer data; import the newer log with --like OLD, with the same rules of cleaning."
+                f"user {user!r} has {count} events in the data that the run has learned, and {first[number]} in the "
+                "same blocks of the newer data; import the newer log with --like OLD and the same rules of cleaning."
             )

@@ -250,7 +250,7 @@ def test_fisher_is_the_mean_squared_gradient(workspace: Path) -> None:
     view = RunView(materials, reader, model, run_of(workspace, "ewc") / "adapters", LAST)
     parts = adapter_parts(model)
     view.begin(parts)
-    fisher = view.squared_gradients(1)
+    fisher = view.squared_gradients(1)["lora"]
     rows = training_rows(materials, targets_of_block(materials.dataset, 1, "train"))
     parameters = dict(lora_parameters(model))
     name = view.group_names()[0][0]

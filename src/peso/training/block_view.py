@@ -161,12 +161,13 @@ class RunView:
         vocabulary = self._reader.builder.vocabulary
         items = self.dataset.event_item[targets_of_block(self.dataset, block, "train")]
         tables = dict(token_row_parameters(self._model))
-        of_tokens = np.bincount(vocabulary.item_token_ids[items].ravel(), minlength=max(map(len, tables.values())))
-        of_codes = of_tokens[vocabulary.all_token_ids]
+        codes = vocabulary.all_token_ids
+        num_tokens = max(codes[-1] + 1, *map(len, tables.values()))
+        of_tokens = np.bincount(vocabulary.item_token_ids[items].ravel(), minlength=num_tokens)
 
         def of_table(name: str) -> Tensor:
             rows = tables[name]
-            counts = of_codes if len(rows) == len(of_codes) else of_tokens[: len(rows)]
+            counts = of_tokens[codes] if len(rows) == len(codes) else of_tokens[: len(rows)]
             return torch.from_numpy(counts).to(rows)
 
         return [torch.stack([of_table(name) for name in names]) for names in self.group_names(TOKEN_ROWS)]

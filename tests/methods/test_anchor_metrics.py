@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from peso.config import ProximalConfig, make_config
+from peso.config import ProximalConfig, dump_config, make_config
 from peso.errors import ConfigError
 from peso.methods.anchor_metrics import METRIC_PULLS
 from peso.methods.base import Part
@@ -248,3 +249,16 @@ def test_only_the_decoupled_form_takes_a_metric(form: str) -> None:
 def test_a_metric_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"proximal\.metric"):
         make_config(None, {"proximal": {"metric": "hessian"}})
+
+
+def test_the_papers_metric_goes_unnamed(tmp_path: Path) -> None:
+    """A run's id is that of its written configuration: naming the default changes none, another metric does."""
+    plain, named = make_config(), make_config(None, {"proximal": {"metric": "softmax"}})
+    other = make_config(None, {"proximal": {"metric": "counts"}})
+    assert plain.model_dump(mode="json") == named.model_dump(mode="json")
+    assert plain.update_part()["proximal"] == {"form": "decoupled", "strength": 3.0}
+    assert other.update_part()["proximal"] == {"form": "decoupled", "strength": 3.0, "metric": "counts"}
+    assert other.base_part() == plain.base_part()
+    for config in (plain, other):
+        (tmp_path / "config.toml").write_text(dump_config(config))
+        assert make_config(tmp_path / "config.toml") == config

@@ -10,12 +10,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.harness import Outcome, Target, compare, run_benchmark, seconds_of, turns_of
 from benchmarks.world import build_adapted_model, load_world
-from peso.config import AdapterConfig, ProximalConfig
+from peso.config import DEFAULT_STRENGTHS, AdapterConfig
 from peso.data.examples import targets_of_block
 from peso.lm.adapters import attach_adapter
 from peso.lm.parameters import FlatParameters
-from peso.methods.peso import Peso
 from peso.methods.proximal import normalised_term
+from peso.methods.pull import softmax_pull
 from peso.training.base import LORA, adapter_parts, training_rows
 from peso.training.optimisation import FlatOptimizer
 from peso.training.pulled_steps import PULLS_PER_LOG, STEPS_PER_PULL, PulledSteps
@@ -63,12 +63,11 @@ def _share(parts: dict[str, FlatParameters], step: Step, turns: int, steps: int)
     with torch.no_grad():
         lora.data.add_(torch.randn_like(lora.data), alpha=1e-3)
     distance = normalised_term(anchors[LORA])
-    pulls = {name: Peso(ProximalConfig()).pull(anchor) for name, anchor in anchors.items()}
+    pulls = {name: softmax_pull(anchor, DEFAULT_STRENGTHS["decoupled"]) for name, anchor in anchors.items()}
     optimizer = FlatOptimizer(parts, dict.fromkeys(parts, 1e-4), 0.01, num_steps=1000, warmup_fraction=0.01)
 
     def pull(rates: dict[str, float]) -> None:
         for name, towards_anchor in pulls.items():
-            assert towards_anchor is not None
             towards_anchor(parts[name].groups(parts[name].data.detach()), rates[name])
 
     def penalty() -> Tensor:

@@ -1,12 +1,13 @@
 """What a method sees of a run, from given states."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from peso.data.dataset import Dataset
 from peso.lm.low_rank import LowRank, fresh_low_rank
+from peso.methods.base import Part
 from worlds import tiny_dataset
 
 
@@ -16,6 +17,10 @@ class StoredView:
 
     states: list[LowRank]
     fisher: list[Tensor] = field(default_factory=list)
+    fisher_of_rows: list[Tensor] = field(default_factory=list)
+    moments: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    counts: list[Tensor] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
     inputs: dict[str, list[Tensor]] = field(default_factory=dict)
     names: list[tuple[str, ...]] = field(default_factory=lambda: [("layer.lora_A", "layer.lora_B")])
     dataset: Dataset = field(default_factory=tiny_dataset)
@@ -34,12 +39,20 @@ class StoredView:
     def input_grams(self, frozen: Sequence[LowRank]) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def squared_gradients(self, block: int) -> Sequence[Tensor]:
-        assert block == self.block - 1
-        return self.fisher
+    def squared_gradients(self, block: int, parts: Sequence[Part] = ("lora",)) -> Mapping[Part, Sequence[Tensor]]:
+        self.asked.append(block)
+        return {part: self.fisher if part == "lora" else self.fisher_of_rows for part in parts}
+
+    def layer_moments(self, block: int) -> Mapping[str, tuple[Tensor, Tensor]]:
+        self.asked.append(block)
+        return self.moments
+
+    def row_counts(self, block: int) -> Sequence[Tensor]:
+        self.asked.append(block)
+        return self.counts
 
     def watch_inputs(self) -> dict[str, list[Tensor]]:
         return self.inputs
 
-    def group_names(self) -> Sequence[tuple[str, ...]]:
-        return self.names
+    def group_names(self, part: Part = "lora") -> Sequence[tuple[str, ...]]:
+        return self.names if part == "lora" else [("embed_tokens.rows", "lm_head.rows")]

@@ -8,13 +8,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from peso.errors import ConfigError
 from peso.types import (
     CatalogueName,
     DecodingNormaliser,
     MethodName,
+    MetricName,
     NewTokenRows,
     NextBlockDetail,
     Normaliser,
@@ -155,11 +165,22 @@ class ProximalConfig(_Section):
     strength: Annotated[float, Field(ge=0)] | Literal["auto"] | None = Field(None, validate_default=True)
     """The factor lambda; 0 equals the method "single" bit for bit. Left out, it is the form's own default; "auto"
     chooses it per block by the loss of the block's validation targets (see `peso.training.strength_search`)."""
+    metric: MetricName = "softmax"
+    """What "decoupled" measures distance by: "softmax", the paper's, of A, B and token rows; "identity"; "fisher", the
+    mean squared gradients of the block's training targets; "kronecker", second moments of inputs and output gradients
+    for A and B, and for token rows as "fisher"; "counts", for token rows how rarely the block shows a code, and for A
+    and B as "softmax". All have mean 1: a strength means the same (see `peso.methods.anchor_metrics`)."""
 
     @field_validator("strength")
     @classmethod
     def _default_of_form(cls, value: float | str | None, info: ValidationInfo) -> float | str | None:
         return DEFAULT_STRENGTHS[info.data["form"]] if value is None and "form" in info.data else value
+
+    @model_serializer(mode="wrap")
+    def _unnamed_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The paper's metric goes unnamed: runs are named by what is written, and were before there were others."""
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if (key, value) != ("metric", "softmax")}
 
 
 class CumulativeConfig(_Section):
@@ -391,6 +412,12 @@ def _check_together(config: RunConfig) -> None:
             f'training.end_token needs template "instruct" and training.normaliser "vocabulary" (got '
             f'"{config.template}" and "{config.training.normaliser}"): an end follows an answer only where no next '
             "item does, and it is no code of a level."
+        )
+    proximal = config.proximal
+    if proximal.metric != "softmax" and proximal.form != "decoupled":
+        raise ConfigError(
+            f'proximal.metric "{proximal.metric}" needs proximal.form "decoupled" (got "{proximal.form}"): the other '
+            "forms are terms with a metric of their own."
         )
     if decoding.beam_width < decoding.num_recommendations:
         raise ConfigError(

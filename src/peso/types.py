@@ -35,6 +35,9 @@ PenaltyForm = Literal["paper", "official", "normalised", "l2"]
 ProximalForm = Literal["decoupled", "paper", "official", "normalised", "per_rank", "l2"]
 """How the adapter is anchored: a pull after the optimizer's step (`peso.methods.pull`), or a term in the loss."""
 
+MetricName = Literal["softmax", "identity", "fisher", "kronecker", "counts"]
+"""What the decoupled pull measures distance from the anchor by; see `peso.methods.anchor_metrics`."""
+
 MethodName = Literal[
     "frozen",
     "single",

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from peso.config import ProximalConfig
 from peso.lm.parameters import FlatParameters
+from peso.methods.base import Part
 from peso.methods.peso import Peso
 from peso.methods.proximal import softmax_kl
 from peso.methods.pull import Pull, SoftmaxPull, softmax_pull
@@ -102,11 +103,12 @@ def test_at_balance_the_distance_is_one_over_the_strength(size: int, rate: float
 
 
 def test_strength_zero_and_the_other_forms_do_not_pull() -> None:
-    anchor = [torch.zeros(2, 8)]
-    assert Peso(ProximalConfig(strength=0.0)).pull(anchor) is None
-    assert Peso(ProximalConfig(form="paper")).pull(anchor) is None
-    assert Peso(ProximalConfig()).penalty(anchor, StoredView([])) is None
-    assert Peso(ProximalConfig()).pull(anchor) is not None
+    anchor, view = [torch.zeros(2, 8)], StoredView([])
+    anchors: dict[Part, list[Tensor]] = {"lora": anchor, "token_rows": anchor}
+    assert not Peso(ProximalConfig(strength=0.0)).pulls(anchors, view)
+    assert not Peso(ProximalConfig(form="paper")).pulls(anchors, view)
+    assert Peso(ProximalConfig()).penalty(anchor, view) is None
+    assert Peso(ProximalConfig()).pulls(anchors, view).keys() == anchors.keys()
 
 
 def optimizer_of(values: torch.Tensor) -> tuple[FlatParameters, FlatOptimizer]:

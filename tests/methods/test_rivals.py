@@ -56,6 +56,7 @@ def test_ewc_by_hand() -> None:
     assert term is not None
     assert float(term([torch.tensor([[1.0, 3.0]])])) == pytest.approx(0.5 * 10 * (0.5 * 1 + 1.5 * 4))
     assert float(term(anchor)) == 0
+    assert view.asked == [0], "what the block before depended on"
 
 
 def test_the_output_divergence_is_its_formula() -> None:

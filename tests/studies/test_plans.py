@@ -24,7 +24,7 @@ from peso.studies.running import config_of
 from peso.studies.tokenizers import plan_tokenizers
 from peso.studies.worlds import prepare_world
 from peso.training.materials import load_materials
-from peso.types import StudyName
+from peso.types import MetricName, StudyName
 from worlds import fill_workspace, tiny_dataset
 
 CONFIG, DATASET = make_config(), tiny_dataset()
@@ -70,6 +70,21 @@ def test_the_base_configuration_lies_under_every_arm(tmp_path: Path) -> None:
     assert configs["peso, rate x0.25"].training.token_rows_learning_rate == pytest.approx(0.00025)
     assert all(config.training.epochs == 7 for config in configs.values())
     assert len({str(config.base_part()) for config in configs.values()}) == 1
+
+
+def test_figure_2_has_the_pull_in_every_metric_whatever_the_base_configuration_says(tmp_path: Path) -> None:
+    file = tmp_path / "base.toml"
+    file.write_text('[proximal]\nmetric = "fisher"\n')
+    for name in ("fig2", "fig3", "directions"):
+        plan = STUDIES[name].plan(make_config(file), DATASET)
+        proximals = {arm.name: config_of(arm, 0, file).proximal for arm in plan.arms if arm.name != "single"}
+        if name == "fig2":
+            pulls = [one for arm, one in proximals.items() if arm.startswith("peso, decoupled")]
+            assert [one.metric for one in pulls] == list(get_args(MetricName))
+            assert {(one.form, one.strength) for one in pulls} == {("decoupled", 3.0)}
+            assert {pair.ours for pair in plan.pairs} >= {f"peso, decoupled 3, {one.metric}" for one in pulls[1:]}
+        forms = [one for arm, one in proximals.items() if one.form != "decoupled"]
+        assert forms and all(one.metric == "softmax" for one in forms)
 
 
 def test_capacity_keeps_the_scale_of_the_adapter() -> None:

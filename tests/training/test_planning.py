@@ -31,6 +31,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "transposed, bfloat16 passes": ("gpt2", {"training": {"precision": "bfloat16"}}),
     "checkpointing": ("qwen3", {"training": {"gradient_checkpointing": True}}),
+    "a measured metric, whole tables": ("qwen3", {"adapter": {"token_rows": "all"}, "proximal": {"metric": "fisher"}}),
+    "factors": ("smollm", {"proximal": {"metric": "kronecker"}}),
 }
 
 

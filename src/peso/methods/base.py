@@ -18,6 +18,9 @@ from peso.methods.pull import Pull
 Penalty = Callable[[Sequence[Tensor]], Tensor]
 """From the adapter's current groups to a scalar."""
 
+Part = Literal["lora", "token_rows"]
+"""What an anchor holds: A and B, and the rows of embedding and head that train beside them."""
+
 Trains = Literal["nothing", "adapter", "b_only", "all_weights"]
 """What an update changes: nothing, A, B and token rows, all of these but A, or every weight of the backbone."""
 
@@ -50,10 +53,27 @@ class BlockView(Protocol):
             frozen: past adapters that are under the backbone while it reads them.
         """
 
-    def squared_gradients(self, block: int) -> Sequence[Tensor]:
-        """Mean squared gradient over users of an earlier block, at the state that training starts from.
+    def squared_gradients(self, block: int, parts: Sequence[Part] = ("lora",)) -> Mapping[Part, Sequence[Tensor]]:
+        """Mean squared gradient over users of a block, at the state that training starts from.
 
-        Laid out like the groups that train; the diagonal of the empirical Fisher matrix.
+        Laid out like the parts' groups; the diagonal of the empirical Fisher matrix.
+
+        Args:
+            block: an earlier one, or the one about to be trained on; its training targets are looked at.
+            parts: what to differentiate in.
+        """
+
+    def layer_moments(self, block: int) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Mean x x^T and mean g g^T of each adapted layer, at the state that training starts from.
+
+        x is what the layer reads and g the gradient of the loss of a block's training targets with respect to what it
+        gives, both per token; float32 [I, I] and [O, O], by the names of `LowRank`.
+        """
+
+    def row_counts(self, block: int) -> Sequence[Tensor]:
+        """How often each token row's code stands among a block's training targets.
+
+        Laid out like the token rows' groups, a number per row: float32 [G, R].
         """
 
     def watch_inputs(self) -> dict[str, list[Tensor]]:
@@ -65,8 +85,8 @@ class BlockView(Protocol):
             ConfigError: several processes share the passes.
         """
 
-    def group_names(self) -> Sequence[tuple[str, ...]]:
-        """Names of the groups that train, such as `layers.0.self_attn.q_proj.lora_A`, laid out like them."""
+    def group_names(self, part: Part = "lora") -> Sequence[tuple[str, ...]]:
+        """Names of a part's groups, such as `layers.0.self_attn.q_proj.lora_A`, laid out like them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +111,8 @@ class Leg:
 class ContinualMethod:
     """One way to carry an adapter from block to block; the defaults are those of a single evolving LoRA.
 
-    Every block t >= 1 runs its `legs`: steps on cross-entropy + `penalty`, each followed by `pull`. The anchor of both
-    is where a leg starts. Block 0 is the same for every method.
+    Every block t >= 1 runs its `legs`: steps on cross-entropy + `penalty`, each followed by its `pulls`. The anchor of
+    both is where a leg starts. Block 0 is the same for every method.
     """
 
     trains: ClassVar[Trains] = "adapter"
@@ -128,14 +148,15 @@ class ContinualMethod:
         """
         return None
 
-    def pull(self, anchor: Sequence[Tensor]) -> Pull | None:
-        """What moves parameters after each optimizer step; called once per leg for A and B, and for token rows.
+    def pulls(self, anchors: Mapping[Part, Sequence[Tensor]], view: BlockView) -> Mapping[Part, Pull]:
+        """What moves parameters after each optimizer step; called once per leg, before its first step.
 
         Args:
-            anchor: the part's groups that training starts from; they do not change during the block.
+            anchors: each part's groups that training starts from; they do not change during the block.
+            view: the past, and the block's own training targets.
 
         Returns:
-            From the current groups, laid out alike, and the step's learning rate to their new values, in place; None
-            when nothing is to be moved.
+            For every part that is to be moved: from the current groups, laid out alike, and the step's learning rate
+            to their new values, in place.
         """
-        return None
+        return {}

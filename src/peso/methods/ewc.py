@@ -31,7 +31,7 @@ class Ewc(ContinualMethod):
 
     def penalty(self, anchor: Sequence[Tensor], view: BlockView) -> Penalty | None:
         """The quadratic penalty around the anchor."""
-        fisher = view.squared_gradients(view.block - 1)
+        fisher = view.squared_gradients(view.block - 1)["lora"]
         mean = sum(float(one.sum()) for one in fisher) / sum(one.numel() for one in fisher)
         weights = [one / max(mean, 1e-30) for one in fisher]
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from peso.config import DEFAULT_STRENGTHS, ProximalConfig
-from peso.methods.base import BlockView, ContinualMethod, Penalty
+from peso.methods.anchor_metrics import METRIC_PULLS
+from peso.methods.base import BlockView, ContinualMethod, Part, Penalty
 from peso.methods.proximal import PROXIMAL_TERMS, by_rank, normalised_term
-from peso.methods.pull import Pull, softmax_pull
+from peso.methods.pull import Pull
 
 AUTO_MULTIPLES = (0.0, 1 / 3, 1.0, 3.0, 10.0)
 """Candidates of the strength "auto", in default strengths of the form."""
@@ -20,7 +21,7 @@ class Peso(ContinualMethod):
         """Chooses the form.
 
         Args:
-            config: form and strength; strength 0 gives `Single` bit for bit, and "auto" only `candidates`.
+            config: form, strength and metric; strength 0 gives `Single` bit for bit, and "auto" only `candidates`.
         """
         assert config.strength is not None, "a checked configuration has a strength"
         self._config, self._form = config, config.form
@@ -29,8 +30,9 @@ class Peso(ContinualMethod):
         """For "auto", 0 and multiples of the form's default strength."""
         if self._config.strength != "auto":
             return {}
-        strengths = [multiple * DEFAULT_STRENGTHS[self._form] for multiple in AUTO_MULTIPLES]
-        return {strength: Peso(ProximalConfig(form=self._form, strength=strength)) for strength in strengths}
+        form, metric = self._form, self._config.metric
+        strengths = [multiple * DEFAULT_STRENGTHS[form] for multiple in AUTO_MULTIPLES]
+        return {one: Peso(ProximalConfig(form=form, strength=one, metric=metric)) for one in strengths}
 
     @property
     def _strength(self) -> float:
@@ -48,8 +50,8 @@ class Peso(ContinualMethod):
         term = PROXIMAL_TERMS[self._form](anchor)
         return lambda groups: self._strength * term(groups)
 
-    def pull(self, anchor: Sequence[Tensor]) -> Pull | None:
+    def pulls(self, anchors: Mapping[Part, Sequence[Tensor]], view: BlockView) -> Mapping[Part, Pull]:
         """The proximal step of the form "decoupled"; it anchors token rows as well as A and B."""
         if self._strength == 0 or self._form != "decoupled":
-            return None
-        return softmax_pull(anchor, self._strength)
+            return {}
+        return METRIC_PULLS[self._config.metric](anchors, view, self._strength)

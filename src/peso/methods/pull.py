@@ -9,7 +9,7 @@ the optimizer sees the cross-entropy alone, and what follows solves, per group,
 with u the parameters after the optimizer's step (or after a few, with the sum of their rates), a the anchor and N the
 group's size: the proximal operator of strength times the local form of PESO's term (Prop. 3), made independent of size.
 Adam moves a coordinate by at most about its rate per step, so at balance none is further than about 1 / strength from
-its anchor, whatever the width, the rank or the learning rate.
+its anchor, whatever the width, the rank or the learning rate. Other metrics H: `peso.methods.anchor_metrics`.
 
 Shapes: G groups of one size, N elements of a group.
 """
@@ -66,7 +66,11 @@ def softmax_pull(anchor: Sequence[Tensor], strength: float) -> Pull:
         anchor: the groups after the previous block, one float32 [G, N] tensor per size.
         strength: see `SoftmaxPull`.
     """
-    pulls = [SoftmaxPull(groups, strength) for groups in anchor]
+    return together([SoftmaxPull(groups, strength) for groups in anchor])
+
+
+def together(pulls: Sequence[Callable[[Tensor, float], None]]) -> Pull:
+    """The pull of a part from that of each size of its groups."""
 
     def pull(current: Sequence[Tensor], rate: float) -> None:
         for one, groups in zip(pulls, current, strict=True):

@@ -18,7 +18,7 @@ from peso.studies.measures import (
     Measure,
     spread_of,
 )
-from peso.studies.methods_compared import REFERENCE, against_reference, method_arm
+from peso.studies.methods_compared import REFERENCE, against_reference, anchored_by, method_arm
 from peso.studies.plan import Arm, Pair, Plan
 from peso.studies.running import Outcome
 from peso.types import ProximalForm
@@ -51,7 +51,7 @@ def plan_strengths(config: RunConfig, dataset: Dataset) -> Plan:
     for form, strengths in STRENGTHS.items():
         names = {f"{form} {strength:g}": strength for strength in strengths}
         arms += [
-            Arm(name, method_arm("peso", proximal={"form": form, "strength": strength}).overrides)
+            Arm(name, method_arm("peso", proximal=anchored_by(form, strength)).overrides)
             for name, strength in names.items()
         ]
         curves[form] = names

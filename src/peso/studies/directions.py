@@ -13,7 +13,7 @@ from peso.methods.theory import Shares, measured_shares
 from peso.studies.adapter_directions import NUM_EXAMPLES, adapter_after, directions_after
 from peso.studies.findings import Findings, Study, Table
 from peso.studies.measures import spread, spread_text
-from peso.studies.methods_compared import REFERENCE, method_arm
+from peso.studies.methods_compared import REFERENCE, anchored_by, method_arm
 from peso.studies.plan import Arm, Plan
 from peso.studies.running import Outcome
 from peso.types import ProximalForm
@@ -29,7 +29,7 @@ def plan_directions(config: RunConfig, dataset: Dataset) -> Plan:
     """Single evolving LoRA, the term whose strength is lambda, and the decoupled pull."""
     arms = [method_arm(REFERENCE)]
     for strength in STRENGTHS:
-        arm = method_arm("peso", proximal={"form": TERM, "strength": strength})
+        arm = method_arm("peso", proximal=anchored_by(TERM, strength))
         arms.append(Arm(f"peso, {TERM} {strength:g}", arm.overrides))
     pull = {"form": "decoupled", "strength": DEFAULT_STRENGTHS["decoupled"]}
     arms.append(Arm(PULL, method_arm("peso", proximal=pull).overrides))

@@ -14,7 +14,7 @@ from peso.studies.forests import forest_of
 from peso.studies.measures import DISTANCE, NDCG, NEXT_BLOCK, RATIO, SECONDS, THIS_BLOCK
 from peso.studies.plan import Arm, Pair, Plan, UserSplit
 from peso.studies.running import Outcome
-from peso.types import PastName, ProximalForm, StartName
+from peso.types import MetricName, PastName, ProximalForm, StartName
 
 REFERENCE = "single"
 WITH_MEMORY = "peso + memory"
@@ -24,6 +24,8 @@ OTHERS_WITH_A_PAST = ("inf_lora", "lsat")
 """More methods of more than one adapter."""
 USER_DISJOINT = "user-disjoint"
 """The split in which blocks share no user."""
+PAPERS_METRIC: MetricName = "softmax"
+"""Of the decoupled pull by default, and of no other form by name."""
 PENALTIES = ("orthogonal", "ewc", "output_kl")
 """Methods with a penalty of their own."""
 
@@ -31,6 +33,11 @@ PENALTIES = ("orthogonal", "ewc", "output_kl")
 def method_arm(method: str, **overrides: Any) -> Arm:
     """A method as the base configuration has it, without memory."""
     return Arm(method, {"method": method, "memory": {"use": False}} | overrides)
+
+
+def anchored_by(form: ProximalForm, strength: float) -> dict[str, Any]:
+    """The section `proximal` of a form; only the decoupled pull measures by what the base configuration says."""
+    return {"form": form, "strength": strength} | ({} if form == "decoupled" else {"metric": PAPERS_METRIC})
 
 
 def against_reference(arms: Sequence[Arm], notes: Sequence[str], has_rivals: bool = False) -> Plan:
@@ -68,12 +75,13 @@ def plan_cumulative(config: RunConfig, dataset: Dataset) -> Plan:
 
 
 def plan_penalties(config: RunConfig, dataset: Dataset) -> Plan:
-    """Single evolving LoRA, PESO's forms at their own default strengths, and the registered methods with a penalty."""
+    """Single evolving LoRA, PESO's forms at their own strengths, its pull in each metric, methods with a penalty."""
     arms = [method_arm(REFERENCE)]
     for form in get_args(ProximalForm):
-        name = f"peso, {form} {DEFAULT_STRENGTHS[form]:g}"
-        overrides = {"proximal": {"form": form, "strength": DEFAULT_STRENGTHS[form]}}
-        arms.append(Arm(name, {"method": "peso", "memory": {"use": False}} | overrides))
+        name, anchor = f"peso, {form} {DEFAULT_STRENGTHS[form]:g}", anchored_by(form, DEFAULT_STRENGTHS[form])
+        for metric in get_args(MetricName) if form == "decoupled" else (PAPERS_METRIC,):
+            arm = method_arm("peso", proximal=anchor | {"metric": metric})
+            arms.append(Arm(name if metric == PAPERS_METRIC else f"{name}, {metric}", arm.overrides))
     arms += [method_arm(method) for method in PENALTIES]
     return against_reference(arms, ["Every penalty at its own default strength; none was tuned for this table."])
 

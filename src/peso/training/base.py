@@ -10,7 +10,7 @@ import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from filelock import FileLock
 from peft import PeftModel
@@ -36,8 +36,11 @@ from peso.training.trainer import EpochRecord, Stage, train_stage
 
 log = logging.getLogger(__name__)
 
-LORA, TOKEN_ROWS, MAGNITUDES, BACKBONE = "lora", "token_rows", "magnitudes", "backbone"
-"""Names of the parts that a stage trains."""
+LORA: Final = "lora"
+TOKEN_ROWS: Final = "token_rows"
+MAGNITUDES: Final = "magnitudes"
+BACKBONE: Final = "backbone"
+"""Names of the parts that a stage trains; those that an anchor holds are `peso.methods.base.Part`."""
 
 BASE_BLOCK = 0
 

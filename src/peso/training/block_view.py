@@ -1,31 +1,37 @@
 """What continual methods may look at before a block is trained: past adapters, inputs and gradients."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
 from peso.data.examples import targets_of_block
 from peso.errors import ConfigError
-from peso.lm.adapters import stored_update
+from peso.lm.adapters import stored_update, token_row_parameters
 from peso.lm.backbone import body_of
 from peso.lm.likelihood import hidden_states
 from peso.lm.low_rank import LowRank, adapted_layers, fresh_low_rank, read_low_rank, write_low_rank
 from peso.lm.parameters import FlatParameters
 from peso.lm.past_adapters import freeze_past
 from peso.lm.quick_stack import layer_by_layer
+from peso.lm.rows import Rows
+from peso.methods.base import Part
 from peso.seeding import derive_seed
-from peso.training.base import LORA, training_rows
+from peso.training.base import LORA, TOKEN_ROWS, training_rows
+from peso.training.curvature import layer_moments, squared_gradients
 from peso.training.materials import Materials, Reader
 from peso.training.processes import num_processes
 from peso.training.trainer import evaluation_batches
 
 MAX_FISHER_ROWS = 1024
-"""Users whose gradients make up a Fisher matrix, at most."""
+"""Users whose gradients make up the Fisher matrix of an earlier block, at most."""
+MAX_METRIC_ROWS = 256
+"""The same of the block about to be trained on: a pass for each costs a quarter of a small update as it is."""
 
 
 class RunView:
@@ -46,11 +52,16 @@ class RunView:
         self.dataset, self.block, self.seed = materials.dataset, block, materials.config.seed
         self._materials, self._reader, self._model, self._adapters = materials, reader, model, adapters
         self._parts: dict[str, FlatParameters] = {}
+        self._squares: dict[tuple[int | Part, ...], Mapping[Part, Sequence[Tensor]]] = {}
+        self._moments: dict[int, Mapping[str, tuple[Tensor, Tensor]]] = {}
         self._watching = ExitStack()
 
     def begin(self, parts: dict[str, FlatParameters]) -> None:
         """Tells what is about to train; its values are where training starts."""
         self._parts = parts
+        # Measured where training starts, once for all strengths that are tried from there.
+        self._squares.clear()
+        self._moments.clear()
 
     def state_after(self, block: int) -> LowRank:
         """See `BlockView`."""
@@ -60,9 +71,9 @@ class RunView:
         """See `BlockView`."""
         return fresh_low_rank(self.state_after(self.block - 1), derive_seed(self.seed, "block", self.block))
 
-    def group_names(self) -> Sequence[tuple[str, ...]]:
+    def group_names(self, part: Part = LORA) -> Sequence[tuple[str, ...]]:
         """See `BlockView`."""
-        return [stack.names for stack in self._parts[LORA].stacks]
+        return [stack.names for stack in self._parts[part].stacks]
 
     def watch_inputs(self) -> dict[str, list[Tensor]]:
         """See `BlockView`; until `close`, every layer runs by itself."""
@@ -132,19 +143,39 @@ class RunView:
             handle.remove()
         return {name: gram / num_tokens for name, gram in grams.items()}
 
-    def squared_gradients(self, block: int) -> Sequence[Tensor]:
-        """See `BlockView`; a sample of `MAX_FISHER_ROWS` rows if there are more."""
-        reader, lora = self._reader, self._parts[LORA]
+    def squared_gradients(self, block: int, parts: Sequence[Part] = (LORA,)) -> Mapping[Part, Sequence[Tensor]]:
+        """See `BlockView`; a sample of rows if there are too many."""
+        key = (block, *parts)
+        if key not in self._squares:
+            self._squares[key] = squared_gradients(self._reader, self._parts, self._sampled_rows(block), parts)
+        return self._squares[key]
+
+    def layer_moments(self, block: int) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """See `BlockView`; of the same sample."""
+        assert self._model is not None, "moments are those of adapted layers"
+        if block not in self._moments:
+            self._moments[block] = layer_moments(self._reader, self._model, self._parts, self._sampled_rows(block))
+        return self._moments[block]
+
+    def row_counts(self, block: int) -> Sequence[Tensor]:
+        """See `BlockView`."""
+        assert self._model is not None, "token rows train beside an adapter"
+        vocabulary = self._reader.builder.vocabulary
+        items = self.dataset.event_item[targets_of_block(self.dataset, block, "train")]
+        tables = dict(token_row_parameters(self._model))
+        codes = vocabulary.all_token_ids
+        num_tokens = max(codes[-1] + 1, *map(len, tables.values()))
+        of_tokens = np.bincount(vocabulary.item_token_ids[items].ravel(), minlength=num_tokens)
+
+        def of_table(name: str) -> Tensor:
+            rows = tables[name]
+            counts = of_tokens[codes] if len(rows) == len(codes) else of_tokens[: len(rows)]
+            return torch.from_numpy(counts).to(rows)
+
+        return [torch.stack([of_table(name) for name in names]) for names in self.group_names(TOKEN_ROWS)]
+
+    def _sampled_rows(self, block: int) -> Rows:
         rows = training_rows(self._materials, targets_of_block(self.dataset, block, "train"))
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "fisher", block))
-        sample = torch.randperm(len(rows), generator=generator)[:MAX_FISHER_ROWS].sort().values.numpy()
-        reader.model.eval()
-        total = torch.zeros_like(lora.gradient)
-        for row in sample:
-            lora.gradient.zero_()
-            batch = reader.builder.batch(rows.take(row[None])).to(reader.model.device)
-            reader.likelihood.negative_log_likelihood(reader.model, batch).sum().backward()
-            total += lora.gradient.square()
-        for part in self._parts.values():
-            part.gradient.zero_()
-        return lora.groups(total / len(sample))
+        most = MAX_FISHER_ROWS if block < self.block else MAX_METRIC_ROWS
+        return rows.take(torch.randperm(len(rows), generator=generator)[:most].sort().values.numpy())

@@ -1,6 +1,7 @@
 """One training step at a small depth, counted: what `peso.training.planning` extrapolates from."""
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
@@ -27,6 +28,8 @@ FLOAT_BYTES = 4
 _STATE_COPIES = 6
 """Of what trains, beside its values: gradient, two moments, where the block began, twice, and the best epoch."""
 _PULL_COPIES, _TERM_COPIES = 3, 1
+_FACTOR_COPIES = 2
+"""Of a second moment over a layer's features: itself and its eigenvectors."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ def _probe(
     trained = [(name, parameter) for name, parameter in whole.named_parameters() if parameter.requires_grad]
     num_trained = sum(parameter.numel() for _, parameter in trained)
     weights = sum(tensor.nbytes for tensor in (*whole.parameters(), *whole.buffers()))
-    copies = _STATE_COPIES + (_anchor_copies(config) if planned.name == "update" else 0)
+    shapes = [tuple(parameter.shape) for name, parameter in trained if "lora_" in name]
+    of_anchor = _anchor_size(config, num_trained, shapes) if planned.name == "update" else 0
     mode = FakeTensorMode(allow_non_fake_inputs=True) if on_gpu else None
     if mode is not None:
         without_contents(whole, mode)
@@ -135,18 +139,22 @@ def _probe(
         num_parameters=num_parameters,
         num_trained=num_trained,
         weights_bytes=weights,
-        state_bytes=num_trained * FLOAT_BYTES * copies,
+        state_bytes=(num_trained * _STATE_COPIES + of_anchor) * FLOAT_BYTES,
         pass_bytes=live.peak,
         effort=float(counter.get_total_flops()) if on_gpu else seconds,
         num_tokens=int(reader.builder.row_lengths(planned.rows)[middling].sum()),
     )
 
 
-def _anchor_copies(config: RunConfig) -> int:
-    """Copies of what trains that PESO keeps for its pull or its term."""
+def _anchor_size(config: RunConfig, num_trained: int, shapes: Sequence[tuple[int, ...]]) -> int:
+    """Numbers that PESO keeps for its pull or its term: copies of what trains, and of A and B their factors."""
     if config.method != "peso":
         return 0
-    return _PULL_COPIES if config.proximal.form == "decoupled" else _TERM_COPIES
+    if config.proximal.form != "decoupled":
+        return num_trained * _TERM_COPIES
+    is_measured = config.proximal.metric in ("fisher", "kronecker")
+    squared_widths = sum(max(shape) ** 2 for shape in shapes) if config.proximal.metric == "kronecker" else 0
+    return num_trained * (_PULL_COPIES + is_measured) + _FACTOR_COPIES * squared_widths
 
 
 def _chosen_batches(stage: Stage) -> tuple[list[IntArray], IntArray]:

@@ -18,7 +18,9 @@ from peso.lm.low_rank import LowRank, read_low_rank, write_low_rank
 from peso.lm.merging import merge_adapter
 from peso.lm.parameters import FlatParameters
 from peso.lm.past_adapters import freeze_past
-from peso.methods.base import BlockView, ContinualMethod
+from peso.methods.base import BlockView, ContinualMethod, Part
+from peso.methods.base import Penalty as PenaltyOfGroups
+from peso.methods.pull import Pull
 from peso.training.base import (
     BACKBONE,
     BASE_BLOCK,
@@ -92,26 +94,27 @@ def update_stage(
         materials: data and configuration.
         reader: how the backbone reads items.
         parts: what trains, by name; its values are the anchor.
-        method: decides penalty and pull.
+        method: decides penalty and pulls.
         view: the past.
         targets: int64, events to train on.
         name: of the stage.
     """
     config, training = materials.config, materials.config.training
-    distance, pulls = None, {}
+    distance: PenaltyOfGroups | None = None
+    pulls: Mapping[Part, Pull] = {}
     if LORA in parts:
-        anchors = {part: parts[part].snapshot() for part in (LORA, TOKEN_ROWS)}
+        held: tuple[Part, ...] = (LORA, TOKEN_ROWS)
+        anchors = {part: parts[part].groups(parts[part].snapshot()) for part in held}
         lora = parts[LORA]
-        distance = method.penalty(lora.groups(anchors[LORA]), view)
-        pulls = {part: method.pull(parts[part].groups(values)) for part, values in anchors.items()}
+        distance = method.penalty(anchors[LORA], view)
+        pulls = method.pulls(anchors, view)
 
     def penalty() -> Tensor | None:
         return None if distance is None else distance(lora.groups(lora.data))
 
     def pull(rates: dict[str, float]) -> None:
         for part, towards_anchor in pulls.items():
-            if towards_anchor is not None:
-                towards_anchor(parts[part].groups(parts[part].data.detach()), rates[part])
+            towards_anchor(parts[part].groups(parts[part].data.detach()), rates[part])
 
     rates = {LORA: training.learning_rate, MAGNITUDES: training.learning_rate}
     rates |= {TOKEN_ROWS: training.token_rows_learning_rate, BACKBONE: config.full.learning_rate}
@@ -131,7 +134,7 @@ def update_stage(
         seed=config.seed,
         penalised_part=LORA,
         penalty=penalty,
-        pull=pull if any(pulls.values()) else None,
+        pull=pull if pulls else None,
     )
 
 

@@ -81,8 +81,8 @@ def _write(path: Path, runs: dict[float, list[RunRecord]], facts: dict[float, di
         f"# Refreshed codes: {result['dataset']['source'].split(',')[0]}",
         "",
         f"Written by `{command}`. The codebook learned on after block {first['last_block']} from "
-        f"{first['num_items']:,} items; {first['num_later']:,} came later. Method {result['method']} without memory; means "
-        "over the blocks that followed, ± the standard deviation between seeds.",
+        f"{first['num_items']:,} items; {first['num_later']:,} came later. Method {result['method']} without memory; "
+        "means over the blocks that followed, ± the standard deviation between seeds.",
         "",
         *markdown_table(columns, rows),
         "",

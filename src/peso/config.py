@@ -246,6 +246,15 @@ class DecodingConfig(_Section):
     batch_tokens: int = Field(4096, ge=1)
     """Tokens that go through the model together while decoding, at most: users are batched by the longer of their
     history and their beams, one user at least."""
+    new_item_share: float = Field(0, ge=0, le=1)
+    """Share of beams and of places in every list that is kept for items which no event before the latest block names
+    (see `peso.decoding.reserved`); 0 leaves all to the scores."""
+
+    @model_serializer(mode="wrap")
+    def _unnamed_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Nothing reserved goes unnamed: runs are named by what is written, and were before there was a choice."""
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if (key, value) != ("new_item_share", 0)}
 
 
 class MemoryConfig(_Section):
@@ -418,6 +427,11 @@ def _check_together(config: RunConfig) -> None:
         raise ConfigError(
             f'proximal.metric "{proximal.metric}" needs proximal.form "decoupled" (got "{proximal.form}"): the other '
             "forms are terms with a metric of their own."
+        )
+    if decoding.new_item_share and decoding.normaliser == "trie":
+        raise ConfigError(
+            f'decoding.new_item_share {decoding.new_item_share:g} needs decoding.normaliser "level" or "vocabulary": '
+            'under "trie" scores among the new items are not those among all.'
         )
     if decoding.beam_width < decoding.num_recommendations:
         raise ConfigError(

@@ -66,7 +66,7 @@ class Recommender:
         self._pad = vocabulary.pad_token_id
         self._level_token_ids = [torch.from_numpy(ids).to(model.device) for ids in vocabulary.level_token_ids]
         self._config = config
-        self._graphs: dict[tuple[Trie, int], GraphedSearch] = {}
+        self._graphs: dict[tuple[Trie, int, int], GraphedSearch] = {}
 
     def recommend(
         self,
@@ -96,9 +96,31 @@ class Recommender:
         trie: Trie,
         excluded: Sequence[NDArray[np.int64]] | None = None,
         memory: RememberedItems | None = None,
+        beam_width: int | None = None,
+        num_recommendations: int | None = None,
     ) -> BeamResult:
-        """As `recommend`, with the bound that tells which lists are certain; on the CPU."""
-        return self._search(prompts, trie, excluded, memory, self._config.beam_width)
+        """As `recommend`, with the bound that tells which lists are certain; on the CPU.
+
+        Args:
+            prompts: see `recommend`.
+            trie: see `recommend`.
+            excluded: see `recommend`.
+            memory: see `recommend`.
+            beam_width: another than the configured one.
+            num_recommendations: another length of the lists than the configured one.
+        """
+        width, k = beam_width or self.beam_width, num_recommendations or self.num_recommendations
+        return self._search(prompts, trie, excluded, memory, width, k)
+
+    @property
+    def beam_width(self) -> int:
+        """Beams kept per user, as configured."""
+        return self._config.beam_width
+
+    @property
+    def num_recommendations(self) -> int:
+        """Length k of the lists, as configured."""
+        return self._config.num_recommendations
 
     def search_exactly(
         self, prompts: Sequence[NDArray[np.int64]], trie: Trie, excluded: Sequence[NDArray[np.int64]] | None = None
@@ -108,7 +130,9 @@ class Recommender:
         def search(users: Tensor, beam_width: int) -> BeamResult:
             chosen = users.tolist()
             left_out = None if excluded is None else [excluded[user] for user in chosen]
-            return self._search([prompts[user] for user in chosen], trie, left_out, None, beam_width)
+            return self._search(
+                [prompts[user] for user in chosen], trie, left_out, None, beam_width, self.num_recommendations
+            )
 
         return exact_search(search, len(prompts), self._config.beam_width)
 
@@ -127,15 +151,15 @@ class Recommender:
         excluded: Sequence[NDArray[np.int64]] | None,
         memory: RememberedItems | None,
         beam_width: int,
+        k: int,
     ) -> BeamResult:
-        k = self._config.num_recommendations
         items = torch.full((len(prompts), k), _NO_ITEM, dtype=torch.int64)
         scores = torch.full((len(prompts), k), float("-inf"))
         bound = torch.full((len(prompts),), float("-inf"))
         lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
         device = self._model.device
         self._model.eval()
-        graphs = self._graphed(trie, beam_width) if device.type == "cuda" and memory is None else None
+        graphs = self._graphed(trie, beam_width, k) if device.type == "cuda" and memory is None else None
         # A recorded graph holds the addresses of its weights, so nothing may be settled for one search only.
         settles = graphs is None and isinstance(self._body, StockBody)  # any other body has merged its own copies
         with settled_weights(self._model) if settles else nullcontext():
@@ -154,11 +178,12 @@ class Recommender:
                 items[where], scores[where], bound[where] = result.items, result.scores, result.bound
         return BeamResult(items, scores, bound)
 
-    def _graphed(self, trie: Trie, beam_width: int) -> GraphedSearch:
-        key = (trie, beam_width)
+    def _graphed(self, trie: Trie, beam_width: int, k: int) -> GraphedSearch:
+        key = (trie, beam_width, k)
         if key not in self._graphs:
-            on_device, k = trie.to(self._model.device), self._config.num_recommendations
-            self._graphs[key] = GraphedSearch(self._model, on_device, self._code_scores, beam_width, k)
+            self._graphs[key] = GraphedSearch(
+                self._model, trie.to(self._model.device), self._code_scores, beam_width, k
+            )
         return self._graphs[key]
 
 

@@ -12,17 +12,29 @@ from peso.studies.running import Outcome
 
 MODEL, COUNTS, CONTENT = "model alone", "model + counts", "model + counts + content"
 MEMORIES = {MODEL: {"use": False}, COUNTS: {"content_weight": 0}, CONTENT: {"content_weight": "auto"}}
+RESERVED = 0.2
+"""Share of beams and places that some arms keep for new items."""
 TARGETS = {"known_item": "Targets that an earlier event names", "new_item": "Targets that none names"}
 _OF_TARGETS = (Measure("in_block", "hit@10"), NDCG, THIS_BLOCK)
 
 
 def plan_memories(config: RunConfig, dataset: Dataset) -> Plan:
-    """The same adapters with three memories, and the rivals that have counts or texts alone."""
+    """The same adapters with three memories, places for new items, and the rivals that have counts or texts alone."""
     arms = [Arm(name, {"method": config.method, "memory": memory}) for name, memory in MEMORIES.items()]
+    arms += [
+        Arm(reserving(name), arm.overrides | {"decoding": {"new_item_share": RESERVED}})
+        for name, arm in zip(MEMORIES, list(arms), strict=True)
+    ]
     pairs = [Pair(CONTENT, COUNTS, "what content adds"), Pair(COUNTS, MODEL, "what counts add")]
     pairs += [Pair(CONTENT, rival, "against rivals without a model") for rival in ("neighbours", "successor")]
+    pairs += [Pair(reserving(name), name, "what reserved places do") for name in MEMORIES]
     notes = ["Without vectors of items (codes that were imported) there is no content, and both memories are the same."]
     return Plan(arms, pairs, has_rivals=True, notes=notes)
+
+
+def reserving(name: str) -> str:
+    """The arm of this name with places for new items."""
+    return f"{name}, {RESERVED:.0%} for new items"
 
 
 def present(outcome: Outcome) -> Findings:

@@ -16,9 +16,11 @@ from peso.data.examples import (
     targets_of_block,
 )
 from peso.decoding.recommend import Recommender
+from peso.decoding.reserved import Reserved, recommend_with_new
 from peso.decoding.trie import Trie, build_trie
 from peso.evaluation.tables import list_rows, ranks_in_lists, target_rows
 from peso.lm.rows import one_target_per_row
+from peso.semantic_ids.added_items import AddedItems
 from peso.training.materials import Materials, Reader
 from peso.training.memory import NeighbourMemory, build_memory
 from peso.training.processes import gather_shares, own_share
@@ -89,7 +91,8 @@ def _measure(
     if is_listed:
         allowed = materials.list_rules.allowed(dataset, block)
         trie = build_trie(materials.semantic_ids.codes, allowed)
-        lists, scores = recommend_for(materials, reader, targets, trie, memory)
+        reserved = reserved_for_new(materials, allowed, model_block)
+        lists, scores = recommend_for(materials, reader, targets, trie, memory, reserved)
         num_invalid, num_duplicates = count_defects(lists, allowed)
         if protocol == "in_block":
             recommendations = list_rows(dataset, model_block, targets, lists, scores)
@@ -123,9 +126,22 @@ def memory_after(materials: Materials, reader: Reader, block: int) -> NeighbourM
 
 
 def recommend_for(
-    materials: Materials, reader: Reader, targets: IntArray, trie: Trie, memory: NeighbourMemory | None = None
+    materials: Materials,
+    reader: Reader,
+    targets: IntArray,
+    trie: Trie,
+    memory: NeighbourMemory | None = None,
+    reserved: Reserved | None = None,
 ) -> tuple[IntArray, np.ndarray]:
     """Lists for the moment just before each target event, of the model alone or with a memory.
+
+    Args:
+        materials: data and configuration.
+        reader: backbone and vocabulary.
+        targets: event indices.
+        trie: the items that may be named.
+        memory: None for the model alone.
+        reserved: what is kept for new items; None for nothing.
 
     Returns:
         Items, int64 [T, k], -1 where a list is short; and their log-probabilities, float32 [T, k].
@@ -138,8 +154,34 @@ def recommend_for(
     recommender = Recommender(reader.model, reader.builder.vocabulary, config.decoding)
     prompts = [reader.builder.prompt(history) for history in histories]
     remembered = None if memory is None else memory.recall(items_taken_before(dataset, targets))
-    items, scores = gather_shares(len(all_targets), *recommender.recommend(prompts, trie, excluded, remembered))
+    if reserved is None:
+        found = recommender.recommend(prompts, trie, excluded, remembered)
+    else:
+        found = recommend_with_new(recommender, prompts, trie, reserved, excluded, remembered)
+    items, scores = gather_shares(len(all_targets), *found)
     return items, scores
+
+
+def reserved_for_new(
+    materials: Materials, allowed: IntArray, model_block: int, added: AddedItems | None = None
+) -> Reserved | None:
+    """What lists keep for items that no event before the model's latest block names; None where nothing is kept.
+
+    Args:
+        materials: data and configuration.
+        allowed: items that may be named.
+        model_block: the latest block; at 0, where all items are of one block, only added ones are new.
+        added: items that stand behind the catalogue; None for none.
+    """
+    share, codes = materials.config.decoding.new_item_share, materials.semantic_ids.codes
+    if not share:
+        return None
+    since = model_block if model_block else materials.dataset.num_blocks + 1
+    new = allowed[materials.dataset.item_first_block[allowed] >= since]
+    if added is not None and len(added.ids):
+        codes = np.concatenate([codes, added.codes])
+        new = np.concatenate([new, len(codes) - len(added.ids) + np.arange(len(added.ids))])
+    return Reserved(build_trie(codes, new), share) if len(new) else None
 
 
 def count_defects(lists: IntArray, allowed: IntArray) -> tuple[int, int]:

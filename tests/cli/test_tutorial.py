@@ -7,25 +7,12 @@ import sys
 from pathlib import Path
 
 import polars as pl
+import tomli_w
 
 from peso.data.storage import load_dataset
+from streams import SMALL
 
 PROJECT = Path(__file__).parents[2]
-SMALL = """
-[backbone]
-hidden_size = 16
-num_layers = 1
-num_heads = 2
-intermediate_size = 32
-epochs = 2
-[adapter]
-r = 2
-lora_alpha = 4
-[training]
-epochs = 1
-[decoding]
-beam_width = 10
-"""
 
 
 def lines() -> list[list[str]]:
@@ -35,7 +22,7 @@ def lines() -> list[list[str]]:
 
 
 def test_ten_lines_from_a_log_to_recommendations(tmp_path: Path) -> None:
-    (tmp_path / "small.toml").write_text(SMALL)
+    (tmp_path / "small.toml").write_text(tomli_w.dumps(SMALL))
     assert len(lines()) == 10
     outputs = []
     for program, *arguments in lines():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import tomli_w
 
 from commands import assert_one_sentence, output_of, peso
 from peso.data.simulate import SimulationSettings, simulate
@@ -16,23 +17,8 @@ from peso.errors import DataError, WorkspaceError
 from peso.semantic_ids.added_items import load_added_items
 from peso.semantic_ids.catalogue import load_semantic_ids
 from peso.training.continuing import continue_run
+from streams import SMALL
 
-SMALL = """
-method = "peso"
-[backbone]
-hidden_size = 16
-num_layers = 1
-num_heads = 2
-intermediate_size = 32
-epochs = 2
-[adapter]
-r = 2
-lora_alpha = 4
-[training]
-epochs = 2
-[decoding]
-beam_width = 10
-"""
 DAY = 86_400
 FIRST = 1_767_225_600  # 2026-01-01
 
@@ -55,7 +41,7 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log.filter(pl.col("time") < FIRST + 3 * DAY).write_csv(folder / "three.csv")
     log.write_csv(folder / "four.csv")
     pl.DataFrame({"item_id": dataset.item_ids, "title": dataset.titles}).write_csv(folder / "items.csv")
-    (folder / "small.toml").write_text(SMALL)
+    (folder / "small.toml").write_text(tomli_w.dumps({"method": "peso"} | SMALL))
     imported(folder, "three", folder / "old", "--cut", "2026-01-02", "--cut", "2026-01-03")
     output_of("items", "encode", "--workspace", folder / "old", "--levels", "3", "--codes", "16")
     new = set(dataset.item_ids) - set(load_dataset(folder / "old" / "data").item_ids)

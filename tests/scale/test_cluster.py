@@ -10,7 +10,6 @@ import pytest
 from clusters import Refusing, kill_one, local_cluster
 from peso.errors import DataError, WorkspaceError
 from peso.scale.batches import Pool, done_in_pool
-from peso.scale.cluster import joined_cluster
 from peso.scale.recommending import recommend_in_pool
 from peso.scale.stream import run_stream_in_pool
 from peso.training.all_users import AllUsersJob, plan_job, recommend_for_all
@@ -66,7 +65,7 @@ def test_lists_are_those_of_one_process_even_if_an_actor_is_killed(
 
 
 def test_what_a_worker_refuses_is_said_plainly() -> None:
-    with pytest.raises(DataError, match="^piece 3 is not to my taste.$"), joined_cluster():
+    with pytest.raises(DataError, match="^piece 3 is not to my taste.$"):
         list(done_in_pool(Refusing(), [3], Pool(num_workers=1)))
 
 

@@ -7,9 +7,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from peso import errors
+from peso.errors import PesoError
 from peso.scale.cluster import quiet_ray_data
 
-Batch = dict[str, NDArray[np.int64]]
+Batch = dict[str, NDArray[Any]]
 
 
 class Work(Protocol):
@@ -53,10 +55,14 @@ class _Actor:
         self._loaded: Any = None
 
     def __call__(self, batch: Batch) -> Batch:
-        if self._loaded is None:  # not in __init__: Ray would tell of an error there in words only
-            self._loaded = self._work.load()
-        amounts = [self._work.do(self._loaded, number) for number in batch["number"].tolist()]
-        return batch | {"amount": np.array(amounts)}
+        (number,) = batch["number"].tolist()
+        # What the user can mend travels as a row: of an exception, Ray brings the words only.
+        try:
+            if self._loaded is None:
+                self._loaded = self._work.load()
+            return batch | {"amount": np.array([self._work.do(self._loaded, number)]), "refused": np.array([""])}
+        except PesoError as error:
+            return batch | {"amount": np.array([0]), "refused": np.array([f"{type(error).__name__}:{error}"])}
 
 
 def done_in_pool(work: Work, numbers: Sequence[int], pool: Pool) -> Iterator[int]:
@@ -69,6 +75,9 @@ def done_in_pool(work: Work, numbers: Sequence[int], pool: Pool) -> Iterator[int
 
     Yields:
         Of each piece, as it is done, how much it was.
+
+    Raises:
+        PesoError: what `load` or `do` raised in a worker.
     """
     if not numbers:
         return
@@ -85,4 +94,7 @@ def done_in_pool(work: Work, numbers: Sequence[int], pool: Pool) -> Iterator[int
         num_gpus=pool.gpus_per_worker,
     )
     for row in done.iter_rows():
+        if row["refused"]:
+            kind, _, sentence = row["refused"].partition(":")
+            raise getattr(errors, kind)(sentence)
         yield int(row["amount"])

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from peso.errors import ConfigError, InstallationError, PesoError
+from peso.errors import ConfigError, InstallationError
 
 LOCAL = "local"
 
@@ -26,8 +26,6 @@ def require_ray() -> None:
 @contextmanager
 def joined_cluster(address: str = LOCAL, num_cpus: int | None = None) -> Iterator[int]:
     """Joins a Ray cluster, or stays in the one this process is in already.
-
-    What a worker refuses for a reason of the user's (a `PesoError`) comes out as that very error.
 
     Args:
         address: "local" starts a cluster of this machine alone; "auto" finds the one that this machine belongs to;
@@ -55,11 +53,6 @@ def joined_cluster(address: str = LOCAL, num_cpus: int | None = None) -> Iterato
             raise ConfigError(f"--address {address}: no Ray cluster could be joined ({first_line}).") from None
     try:
         yield int(ray.cluster_resources().get("CPU", 1))
-    except Exception as error:
-        refused = _peso_error_in(error)
-        if refused is None:
-            raise
-        raise refused from None
     finally:
         if is_ours:
             ray.shutdown()
@@ -92,18 +85,3 @@ def workers_that_fit(num_workers: int | None, cpus_per_worker: int, num_cpus: in
             "larger one by --address."
         )
     return num_workers or room
-
-
-def _peso_error_in(error: BaseException) -> PesoError | None:
-    """The error of a worker's own that Ray has wrapped, however deep."""
-    seen: set[int] = set()
-    waiting: list[object] = [error]
-    while waiting:
-        one = waiting.pop()
-        if not isinstance(one, BaseException) or id(one) in seen:
-            continue
-        if type(one).__module__ == PesoError.__module__ and isinstance(one, PesoError):
-            return one
-        seen.add(id(one))
-        waiting += [one.__cause__, getattr(one, "cause", None), *(getattr(one, "worker_failures", {}) or {}).values()]
-    return None

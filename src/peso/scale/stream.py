@@ -4,19 +4,16 @@ Every worker calls the very function that a process of `torchrun` calls. A worke
 Ray starts them all again, elsewhere if need be, and the run continues after its last epoch or whole piece.
 """
 
-import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
 from peso.config import RunConfig, make_config
-from peso.errors import WorkspaceError
+from peso.errors import PesoError, WorkspaceError
 from peso.scale.batches import Pool
 from peso.training.materials import load_materials
 from peso.training.outcome import RESULT
 from peso.training.stream import refuse_again, run_stream
-
-log = logging.getLogger(__name__)
 
 NOTES = ".ray"
 """Folder in the workspace: what Ray Train notes of its own doings while a run lasts."""
@@ -39,6 +36,7 @@ def run_stream_in_pool(
 
     Raises:
         WorkspaceError: no data, the run exists and `resume` is false, or workers were lost too often.
+        PesoError: what `run_stream` raised in a worker.
     """
     from ray.exceptions import RayError
     from ray.train import FailureConfig, ScalingConfig, WorkerGroupError
@@ -67,7 +65,11 @@ def run_stream_in_pool(
     try:
         trainer.fit()
     except WorkerGroupError as error:
-        if not all(isinstance(failure, RayError) for failure in error.worker_failures.values()):
+        failures = list(error.worker_failures.values())
+        refused = next((failure for failure in failures if isinstance(failure, PesoError)), None)
+        if refused is not None:
+            raise refused from None
+        if not any(isinstance(failure, RayError) for failure in failures):
             raise
         raise WorkspaceError(
             f"run {folder.name}: workers were lost {max_failures + 1} times; add --resume to go on where it stopped."

@@ -8,10 +8,14 @@ import psutil
 import pytest
 
 from clusters import Refusing, kill_one, local_cluster
+from peso.data.simulate import SimulationSettings, simulate
+from peso.data.storage import save_dataset
 from peso.errors import DataError, WorkspaceError
 from peso.scale.batches import Pool, done_in_pool
+from peso.scale.encoding import encode_in_pool
 from peso.scale.recommending import recommend_in_pool
 from peso.scale.stream import run_stream_in_pool
+from peso.semantic_ids.encoding import EncodingRequest, encode_workspace
 from peso.training.all_users import AllUsersJob, plan_job, recommend_for_all
 from peso.training.stream import run_stream
 from runs import assert_same_run
@@ -46,7 +50,7 @@ def alone(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.is_file()}
 
 
 def test_lists_are_those_of_one_process_even_if_an_actor_is_killed(
@@ -65,7 +69,7 @@ def test_lists_are_those_of_one_process_even_if_an_actor_is_killed(
 
 
 def test_what_a_worker_refuses_is_said_plainly() -> None:
-    with pytest.raises(DataError, match="^piece 3 is not to my taste.$"):
+    with pytest.raises(DataError, match=r"^piece 3 is not to my taste\.$"):
         list(done_in_pool(Refusing(), [3], Pool(num_workers=1)))
 
 
@@ -76,7 +80,21 @@ def test_a_run_is_that_of_one_process_even_if_a_worker_is_killed(tmp_path: Path)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run_stream_in_pool, workspace, chosen, Pool(num_workers=2))
         kill_one(WORKER, when=lambda: any(workspace.glob("runs/*/checkpoint_block_1.safetensors")))
-        folder = running.result(timeout=120)
+        assert not any(workspace.glob("runs/*/result.json")), "it was killed in the middle"
+        folder = running.result(timeout=200)
     assert_same_run(folder, alone)
     with pytest.raises(WorkspaceError, match="is finished already"):
         run_stream_in_pool(workspace, chosen, Pool(num_workers=2))
+
+
+def test_codes_are_those_of_one_process(tmp_path: Path) -> None:
+    alone, workspace = tmp_path / "alone", tmp_path / "world"
+    world = simulate(SimulationSettings(num_users=150, num_items=1200, num_blocks=2))
+    request = EncodingRequest("tfidf", "rq-kmeans", (8, 16, 32))
+    for folder in (alone, workspace):
+        save_dataset(world.dataset, folder / "data")
+    encode_workspace(alone, request)
+    encode_in_pool(workspace, request, Pool(num_workers=1))
+    for name in ("vectors", "data/semantic_ids"):
+        assert contents(workspace / name) == contents(alone / name)
+    assert len(contents(alone / "vectors")) == 3

@@ -1,9 +1,12 @@
 """The page of many machines holds what its measurements and assumptions give."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks.scale_page import PAGE, RESULTS, Rates, Size, computed, core_hours, filled
-from conftest import REPOSITORY
+
+REPOSITORY = Path(__file__).parents[2]
 
 RATES = Rates(
     import_rows=1000.0,

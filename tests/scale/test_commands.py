@@ -7,7 +7,7 @@ import pytest
 
 from commands import assert_one_sentence, peso
 from peso.errors import ConfigError
-from peso.scale.cluster import workers_that_fit
+from peso.scale.cluster import joined_cluster, workers_that_fit
 
 WITHOUT_RAY = "import sys; sys.modules['ray'] = None; from peso.cli.main import main; main()"
 
@@ -32,3 +32,13 @@ def test_as_many_workers_as_there_is_room_for() -> None:
         workers_that_fit(3, 3, 7)
     with pytest.raises(ConfigError, match="the Ray cluster has 7"):
         workers_that_fit(None, 8, 7)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])
+def test_where_no_cluster_listens(address: str) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed; make install brings it")
+    with (
+        pytest.raises(ConfigError, match=f"--address {address}: no Ray cluster could be joined"),
+        joined_cluster(address),
+    ):
+        pass

@@ -3,12 +3,14 @@
 import importlib.util
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from peso.errors import ConfigError, InstallationError
 
 LOCAL = "local"
+_SECONDS_TO_ANSWER = 10
 
 
 def require_ray() -> None:
@@ -47,8 +49,9 @@ def joined_cluster(address: str = LOCAL, num_cpus: int | None = None) -> Iterato
     is_ours = not ray.is_initialized()
     if is_ours:
         try:
+            _knock(address)
             ray.init(address, num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level="error")
-        except (ConnectionError, ImportError, ValueError, RuntimeError) as error:
+        except (OSError, OverflowError, ImportError, ValueError, RuntimeError) as error:
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ConfigError(f"--address {address}: no Ray cluster could be joined ({first_line}).") from None
     try:
@@ -56,6 +59,22 @@ def joined_cluster(address: str = LOCAL, num_cpus: int | None = None) -> Iterato
     finally:
         if is_ours:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Whether anything listens at HOST:PORT; Ray itself would wait for minutes.
+
+    Raises:
+        OSError: nothing does.
+        ValueError: this is no such address.
+    """
+    if address in (LOCAL, "auto"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError("it is not local, auto or HOST:PORT")
+    with socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER):
+        pass
 
 
 def quiet_ray_data() -> None:

@@ -21,6 +21,7 @@ BASE_SHARE = 0.6
 DOLLARS_PER_CORE_HOUR = 0.05
 EFFICIENCY = 0.8
 MEASURED_CORES = 2
+TARGETS_PER_CORE = 32
 _BYTES_PER_EVENT = 3 * 8
 _PAIRS_PER_EVENT = 2 * len(RunConfig().memory.distance_weights)
 _BYTES_PER_PAIR = 8 + 8
@@ -60,7 +61,7 @@ class Rates:
         import_gib_per_row: peak memory of an import.
         train_targets: per second and epoch while the base trains, on both cores.
         update_seconds: per target and epoch of an update, on both cores.
-        recommend_users: per second, on one core.
+        recommend_users: per second and core, both cores at it.
         trie_bytes: per item.
         list_bytes: per user, of the tables.
     """
@@ -88,7 +89,7 @@ def read_rates(results: Path) -> Rates:
         import_gib_per_row=log["targets_"]["peak_memory"]["value"] / log["num_rows"],
         train_targets=details("engine/train.json")["sid"]["targets_per_second"]["peso"],
         update_seconds=sum(milliseconds) / len(milliseconds) / 1000,
-        recommend_users=scale["users_per_second"]["ray_1_worker"],
+        recommend_users=scale["users_per_second"]["ray_2_workers"] / 2,
         trie_bytes=details("engine/trie.json")["1e+07"]["bytes_per_item"],
         list_bytes=scale["parquet_bytes_per_user"],
     )
@@ -102,23 +103,36 @@ def core_hours(size: Size, rates: Rates) -> dict[str, tuple[str, float]]:
     base = events * BASE_SHARE
     return {
         "import, once": (
-            f"{events:,.3g} rows / {rates.import_rows:,.0f} rows/s x {MEASURED_CORES} cores",
+            f"{events:,} rows / {rates.import_rows:,.0f} rows/s x {MEASURED_CORES} cores",
             events / rates.import_rows * MEASURED_CORES / 3600,
         ),
         "base, once": (
-            f"{base:,.3g} targets x {base_epochs} epochs / {rates.train_targets:,.0f} targets/s x "
+            f"{base:,.0f} targets x {base_epochs} epochs / {rates.train_targets:,.0f} targets/s x "
             f"{MEASURED_CORES} cores",
             base * base_epochs / rates.train_targets * MEASURED_CORES / 3600,
         ),
         "update, per block": (
-            f"{targets:,.3g} targets x {epochs} epochs x {1000 * rates.update_seconds:.3f} ms x {MEASURED_CORES} cores",
+            f"{targets:,.0f} targets x {epochs} epochs x {1000 * rates.update_seconds:.3f} ms x {MEASURED_CORES} cores",
             targets * epochs * rates.update_seconds * MEASURED_CORES / 3600,
         ),
         "all lists, per block": (
-            f"{size.users:,.3g} users / {rates.recommend_users:,.0f} users/s of a core",
+            f"{size.users:,} users / {rates.recommend_users:,.0f} users/s of a core",
             size.users / rates.recommend_users / 3600,
         ),
     }
+
+
+def useful_cores(job: str, cores: int) -> int:
+    """How many of some cores a job can use: an import is one process, and a step of training has so many targets."""
+    training = RunConfig().training
+    steps = {"base, once": training.base_batch_targets, "update, per block": training.batch_targets}
+    if job in steps:
+        return min(cores, max(1, steps[job] // TARGETS_PER_CORE))
+    return MEASURED_CORES if job == "import, once" else cores
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def cost_table(sizes: Sequence[Size], rates: Rates) -> str:
@@ -126,11 +140,10 @@ def cost_table(sizes: Sequence[Size], rates: Rates) -> str:
     lines = ["| size | job | arithmetic | core-hours | cores | hours | $ |", "|---|---|---|---|---|---|---|"]
     for size in sizes:
         for job, (arithmetic, hours) in core_hours(size, rates).items():
-            # The import is one process, on two cores of one machine, however many there are.
-            cores, share = (MEASURED_CORES, 1.0) if job.startswith("import") else (size.cores, EFFICIENCY)
-            paid = hours / share
+            cores = useful_cores(job, size.cores)
+            paid = hours / (EFFICIENCY if cores > MEASURED_CORES else 1.0)
             cells = [f"{size.name}: {size.users:,} users, {size.items:,} items", job, arithmetic]
-            cells += [f"{hours:,.3g}", f"{cores:,}", f"{paid / cores:,.2g}", f"{paid * DOLLARS_PER_CORE_HOUR:,.2g}"]
+            cells += [_short(hours), f"{cores:,}", _short(paid / cores), _short(paid * DOLLARS_PER_CORE_HOUR)]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -153,7 +166,7 @@ def memory_table(sizes: Sequence[Size], rates: Rates) -> str:
         f"lists on disk: {rates.list_bytes:.0f} B x users": [size.users * rates.list_bytes / _GIB for size in sizes],
     }
     lines = [f"| GiB | {' | '.join(size.name for size in sizes)} |", "|---" * (len(sizes) + 1) + "|"]
-    lines += [f"| {name} | {' | '.join(f'{value:,.2g}' for value in values)} |" for name, values in rows.items()]
+    lines += [f"| {name} | {' | '.join(map(_short, values))} |" for name, values in rows.items()]
     return "\n".join(lines) + "\n"
 
 

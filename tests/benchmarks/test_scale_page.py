@@ -4,7 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.scale_page import PAGE, RESULTS, Rates, Size, computed, core_hours, filled
+from benchmarks.scale_page import (
+    PAGE,
+    RESULTS,
+    TARGETS_PER_CORE,
+    Rates,
+    Size,
+    computed,
+    core_hours,
+    filled,
+    useful_cores,
+)
+from peso.config import RunConfig
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -30,3 +41,11 @@ def test_hours_of_a_core_by_hand() -> None:
     assert hours["base, once"] == pytest.approx(12_000 * 11 / 100 * 2 / 3600)
     assert hours["update, per block"] == pytest.approx(300 * 4 * 0.01 * 2 / 3600)
     assert hours["all lists, per block"] == pytest.approx(20 / 3600)
+
+
+def test_a_job_uses_no_more_cores_than_its_steps_feed() -> None:
+    assert useful_cores("all lists, per block", 2048) == 2048
+    assert useful_cores("import, once", 2048) == 2
+    training = RunConfig().training
+    assert useful_cores("base, once", 2048) == training.base_batch_targets // TARGETS_PER_CORE
+    assert useful_cores("update, per block", 1) == 1

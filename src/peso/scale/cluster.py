@@ -43,7 +43,6 @@ def joined_cluster(address: str = LOCAL, num_cpus: int | None = None) -> Iterato
     """
     require_ray()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else hints to its developers stand between peso's lines
     import ray
 
     is_ours = not ray.is_initialized()

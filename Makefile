@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "peso needs Python 3.11 or newer; set PYTHON=..."'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench,dev,fsq,text]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench,dev,fsq,scale,text]'
 	touch $(STAMP)
 
 lint: install

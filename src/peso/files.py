@@ -67,18 +67,28 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            _sync(file)
-        if path.exists():
-            old = _temporary_sibling(path)
-            os.replace(path, old)
-            os.replace(temporary, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, path)
-        _sync(path.parent)
+        replace_directory(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_directory(finished: Path, path: Path) -> None:
+    """Renames a directory to `path`, on the same disk; an existing directory there goes.
+
+    Args:
+        finished: whole; its files are flushed to the disk first.
+        path: the destination.
+    """
+    for file in finished.rglob("*"):
+        _sync(file)
+    if path.exists():
+        old = _temporary_sibling(path)
+        os.replace(path, old)
+        os.replace(finished, path)
+        shutil.rmtree(old)
+    else:
+        os.replace(finished, path)
+    _sync(path.parent)
 
 
 def remove_leftovers(folder: Path, name: str = "") -> None:

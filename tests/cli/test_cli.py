@@ -79,6 +79,7 @@ def test_help_loads_no_model_library() -> None:
         "recommend",
         "export",
         "import-adapter",
+        "scale",
         "plan",
     ):
         assert command in done.stdout

@@ -38,16 +38,22 @@ def encode(
     """Learn a codebook from the items of block 0 and give every item a semantic ID of its own."""
     show_progress()
 
-    from peso.files import read_json
     from peso.semantic_ids.encoding import EncodingRequest, encode_workspace
 
     request = EncodingRequest(encoder, quantizer, (codes,) * levels, seed, model, vectors)
-    record = read_json(encode_workspace(workspace, request), "record of the encoding")
+    print_encoding(encode_workspace(workspace, request), json)
+
+
+def print_encoding(path: Path, json: bool) -> None:
+    """What an encoding did, from its record."""
+    from peso.files import read_json
+
+    record = read_json(path, "record of the encoding")
     if json:
         print_json(record)
         return
     typer.echo(
-        f"{record['num_items']:,} items have semantic IDs of {levels} levels, learned from "
+        f"{record['num_items']:,} items have semantic IDs of {len(record['level_sizes'])} levels, learned from "
         f"{record['num_items_learned_from']:,} items of block 0; {record['num_items_moved_to_a_free_code']:,} items "
         "shared theirs and were given a free one."
     )

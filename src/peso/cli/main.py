@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from peso.cli import benching, downloading, exporting, importing, items, planning, recommending, running, studying
+from peso.cli import (
+    benching,
+    downloading,
+    exporting,
+    importing,
+    items,
+    planning,
+    recommending,
+    running,
+    scaling,
+    studying,
+)
 from peso.errors import PesoError
 
 USER_ERROR_EXIT_CODE = 2
@@ -21,6 +32,7 @@ app = typer.Typer(
 app.add_typer(importing.app, name="import")
 app.add_typer(items.app, name="items")
 app.add_typer(benching.app, name="bench")
+app.add_typer(scaling.app, name="scale")
 app.command("import-adapter")(importing.import_adapter)
 app.command("download")(downloading.download)
 app.command("card")(importing.card)

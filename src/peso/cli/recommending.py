@@ -1,5 +1,6 @@
-"""`peso recommend`: the next items for one user, by title."""
+"""`peso recommend`: the next items for one user, by title, or for all, as tables."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,12 +10,26 @@ from peso.cli.options import JsonOption, WorkspaceOption, print_json, show_progr
 
 def recommend(
     workspace: WorkspaceOption,
-    user: Annotated[str, typer.Option("--user", "-u", help="User id as in the data.")],
+    user: Annotated[str | None, typer.Option("--user", "-u", help="User id as in the data.")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="All users: a folder of Parquet tables.")] = False,
     num_items: Annotated[int, typer.Option("-k", help="Length of the list.", min=1)] = 10,
     run: Annotated[str | None, typer.Option(help="Run id (see `peso runs`).  [default: the newest]")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for --all.  [default: <workspace>/recommendations/<run id>]"),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Recommend the next items for a user, with the newest adapter of a run."""
+    """Recommend the next items for a user, or for all, with the newest adapter of a run."""
+    from peso.errors import ConfigError
+
+    if everyone == (user is not None):
+        raise ConfigError("name one user by --user, or all by --all.")
+    if user is None:
+        _recommend_for_all(workspace, num_items, run, output, json)
+        return
+    if output is not None:
+        raise ConfigError(f"--output {output} is for --all; the list of one user is printed.")
     show_progress(is_silent=True)
 
     from peso.training.recommending import recommend_for_user
@@ -29,3 +44,15 @@ def recommend(
     typer.echo("recommended:")
     for position, item in enumerate(answer["recommendations"], start=1):
         typer.echo(f"  {position:2d}.  {item['item_id']}  {item['title']}  ({item['score']:.2f})")
+
+
+def _recommend_for_all(workspace: Path, num_items: int, run: str | None, output: Path | None, json: bool) -> None:
+    show_progress()
+
+    from peso.training.all_users import plan_job, recommend_for_all
+
+    folder = recommend_for_all(plan_job(workspace, num_items, run, output))
+    if json:
+        print_json({"output": str(folder)})
+    else:
+        typer.echo(str(folder))

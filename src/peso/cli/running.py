@@ -51,7 +51,6 @@ def run(
     overrides["decoding"] = {"catalogue": catalogue, "repeats": repeats}
     chosen = make_config(config, _without_none(overrides))
 
-    from peso.files import read_json
     from peso.training.processes import is_first, join_processes, leave_processes
     from peso.training.stream import run_stream
 
@@ -62,6 +61,13 @@ def run(
     leave_processes()
     if is_silent:
         return
+    print_result(folder, json)
+
+
+def print_result(folder: Path, json: bool) -> None:
+    """A finished run's result, block by block."""
+    from peso.files import read_json
+
     result = read_json(folder / "result.json", "run result")
     if json:
         print_json(result)

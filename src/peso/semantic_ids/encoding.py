@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from peso.data.dataset import IntArray
+from peso.data.dataset import Dataset, IntArray
 from peso.data.storage import load_dataset
 from peso.errors import ConfigError, WorkspaceError
 from peso.files import atomic_directory, write_json
@@ -86,23 +86,11 @@ def encode_workspace(workspace: Path, request: EncodingRequest) -> Path:
         DataError: the items give the encoder nothing to learn from, or there are more items than codes.
         WorkspaceError: there is no data, or models of this workspace speak in its present codes.
     """
-    if not 1 <= len(request.level_sizes) <= _MAX_LEVELS or min(request.level_sizes) < 2:
-        raise ConfigError(
-            f"--levels {len(request.level_sizes)} and --codes {min(request.level_sizes, default=0)}: "
-            f"give 1 to {_MAX_LEVELS} levels of at least 2 codes."
-        )
+    dataset, asked = encoder_request(workspace, request)
+    first_blocks, base, items = dataset.item_first_block, asked.fit_on, asked.items
+    encoder = build_encoder(request.encoder, asked)
+    vectors = encode_in_batches(encoder, items, workspace / VECTORS_FOLDER)
     quantizer = build_quantizer(request.quantizer)
-    dataset = load_dataset(workspace / "data")
-    check_capacity(dataset.num_items, request.level_sizes)
-    refuse_under_models(workspace)
-    items = read_workspace_items(workspace / "data", dataset).contents
-    first_blocks = dataset.item_first_block
-    base = np.flatnonzero(first_blocks == 0)
-    cache = workspace / VECTORS_FOLDER
-    encoder = build_encoder(
-        request.encoder, EncoderRequest(dataset, items, base, request.model, request.vectors, request.seed, cache)
-    )
-    vectors = encode_in_batches(encoder, items, cache)
     popularity = np.bincount(dataset.event_item[dataset.event_block == 0], minlength=dataset.num_items).astype(float)
     log.info("learning %s from %d items of block 0", request.quantizer, len(base))
     fit = quantizer.fit(vectors[base], popularity[base], request.level_sizes, request.seed)
@@ -131,6 +119,29 @@ def encode_workspace(workspace: Path, request: EncodingRequest) -> Path:
         ItemTokenizer(encoder, fit.codebook).save(temporary / FOLDER)
         write_json(temporary / RECORD, record)
     return folder / RECORD
+
+
+def encoder_request(workspace: Path, request: EncodingRequest) -> tuple[Dataset, EncoderRequest]:
+    """The data, and what the encoder may look at, once all else that is asked for is found possible.
+
+    Raises:
+        ConfigError: the request names something unknown or impossible.
+        DataError: there are more items than codes.
+        WorkspaceError: there is no data, or models of this workspace speak in its present codes.
+    """
+    if not 1 <= len(request.level_sizes) <= _MAX_LEVELS or min(request.level_sizes) < 2:
+        raise ConfigError(
+            f"--levels {len(request.level_sizes)} and --codes {min(request.level_sizes, default=0)}: "
+            f"give 1 to {_MAX_LEVELS} levels of at least 2 codes."
+        )
+    build_quantizer(request.quantizer)
+    dataset = load_dataset(workspace / "data")
+    check_capacity(dataset.num_items, request.level_sizes)
+    refuse_under_models(workspace)
+    items = read_workspace_items(workspace / "data", dataset).contents
+    known = np.flatnonzero(dataset.item_first_block == 0)
+    cache = workspace / VECTORS_FOLDER
+    return dataset, EncoderRequest(dataset, items, known, request.model, request.vectors, request.seed, cache)
 
 
 def refuse_under_models(workspace: Path) -> None:

@@ -17,7 +17,7 @@ from peso.lm.backbone import load_tokenizer, save_backbone
 from peso.lm.merging import merge_adapter, merge_token_rows
 from peso.training.base import BACKBONE, Base, load_state, read_base
 from peso.training.materials import Materials, load_materials
-from peso.training.recommending import finished_run
+from peso.training.user_lists import finished_run
 from peso.types import ExportFormat
 
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"

@@ -51,10 +51,8 @@ def run_stream(workspace: Path, config: RunConfig, resume: bool = False) -> Path
         if is_finished and resume:
             shutil.rmtree(folder / MEASURED, ignore_errors=True)  # a kill may have come after the result
             return folder
-        if is_finished:
-            raise WorkspaceError(f"run {folder.name} is finished already; read {folder / RESULT}, or change the seed.")
-        if is_begun and not resume:
-            raise WorkspaceError(f"run {folder.name} was interrupted; add --resume to go on where it stopped.")
+        if not resume:
+            refuse_again(folder, is_finished, is_begun)
         if is_first():
             remove_leftovers(folder)
             for part in ("adapters", MEASURED):
@@ -67,6 +65,18 @@ def run_stream(workspace: Path, config: RunConfig, resume: bool = False) -> Path
             write_outcome(materials, base, folder, _peak_memory_bytes())
         wait_for_all()
     return folder
+
+
+def refuse_again(folder: Path, is_finished: bool, is_begun: bool) -> None:
+    """A run is not begun twice by mistake.
+
+    Raises:
+        WorkspaceError: it is finished or begun.
+    """
+    if is_finished:
+        raise WorkspaceError(f"run {folder.name} is finished already; read {folder / RESULT}, or change the seed.")
+    if is_begun:
+        raise WorkspaceError(f"run {folder.name} was interrupted; add --resume to go on where it stopped.")
 
 
 def _run_blocks(materials: Materials, base: Base, folder: Path) -> None:

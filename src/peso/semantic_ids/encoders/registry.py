@@ -50,6 +50,12 @@ def build_encoder(name: str, request: EncoderRequest) -> Encoder:
         ConfigError: an unknown name, or one that needs a model or a file that is not given.
         DataError: there is nothing to learn from.
     """
+    parts = build_parts(name, request)
+    return parts[0] if len(parts) == 1 else concatenate(parts, [_known_vectors(part, request) for part in parts])
+
+
+def build_parts(name: str, request: EncoderRequest) -> list[Encoder]:
+    """The encoders of `build_encoder` side by side; see there."""
     names = name.split(_JOIN)
     unknown = next((part for part in names if part not in get_args(EncoderName)), None)
     if unknown is not None:
@@ -63,8 +69,7 @@ def build_encoder(name: str, request: EncoderRequest) -> Encoder:
 
         request = replace(request, model=packaged_model())
     _check_files(names, request)
-    parts = [_build_one(part, request) for part in names]
-    return parts[0] if len(parts) == 1 else concatenate(parts, [_known_vectors(part, request) for part in parts])
+    return [_build_one(part, request) for part in names]
 
 
 def _known_vectors(encoder: Encoder, request: EncoderRequest) -> Vectors:

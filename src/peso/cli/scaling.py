@@ -1,0 +1,130 @@
+"""`peso scale ...`: the large jobs on a Ray cluster, of this machine or of many."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from peso.cli.items import print_encoding
+from peso.cli.options import JsonOption, WorkspaceOption, print_json, show_progress
+from peso.cli.running import print_result
+from peso.types import EncoderName, QuantizerName
+
+if TYPE_CHECKING:
+    from peso.scale.batches import Pool
+
+app = typer.Typer(
+    help="Do the large jobs on a Ray cluster, of this machine or of many.", no_args_is_help=True, rich_markup_mode=None
+)
+
+AddressOption = Annotated[
+    str,
+    typer.Option(help="Ray cluster: local starts one here; auto joins this machine's; or where its head listens."),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Processes that work.  [default: as many as there are CPUs for]", min=1)
+]
+CpusOption = Annotated[int, typer.Option(help="CPUs of a worker.", min=1)]
+GpuOption = Annotated[bool, typer.Option("--gpu", help="Give every worker an accelerator.")]
+
+
+@app.callback()
+def _scale() -> None:
+    """Do the large jobs on a Ray cluster, of this machine or of many."""
+
+
+@app.command()
+def recommend(
+    workspace: WorkspaceOption,
+    num_items: Annotated[int, typer.Option("-k", help="Length of the list.", min=1)] = 10,
+    run: Annotated[str | None, typer.Option(help="Run id (see `peso runs`).  [default: the newest]")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder.  [default: <workspace>/recommendations/<run id>]")
+    ] = None,
+    address: AddressOption = "local",
+    workers: WorkersOption = None,
+    cpus: CpusOption = 1,
+    gpu: GpuOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Recommend the next items for all users: the tables of `peso recommend --all`."""
+    with _joined(address, workers, cpus, gpu) as pool:
+        from peso.scale.recommending import recommend_in_pool
+        from peso.training.all_users import plan_job
+
+        folder = recommend_in_pool(plan_job(workspace, num_items, run, output), pool)
+    if json:
+        print_json({"output": str(folder)})
+    else:
+        typer.echo(str(folder))
+
+
+@app.command("run")
+def run_stream(
+    workspace: WorkspaceOption,
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file with everything about the run.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    address: AddressOption = "local",
+    workers: WorkersOption = None,
+    cpus: CpusOption = 1,
+    gpu: GpuOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Train, update and measure as `peso run` does, by several workers; lost ones are replaced."""
+    from peso.config import make_config
+
+    chosen = make_config(config)
+    with _joined(address, workers, cpus, gpu) as pool:
+        from peso.scale.stream import run_stream_in_pool
+
+        folder = run_stream_in_pool(workspace, chosen, pool, resume)
+    print_result(folder, json)
+
+
+@app.command()
+def encode(
+    workspace: WorkspaceOption,
+    encoder: Annotated[
+        str, typer.Option(help=f"{', '.join(get_args(EncoderName))}; several joined by + are concatenated.")
+    ] = "tfidf",
+    quantizer: Annotated[str, typer.Option(help=f"{', '.join(get_args(QuantizerName))}.")] = "rq-kmeans",
+    levels: Annotated[int, typer.Option(help="Codes per item.")] = 4,
+    codes: Annotated[int, typer.Option(help="Different codes of a level.")] = 256,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model of sentences (default: the MiniLM of the extra text) or language-model: folder or hub name."
+        ),
+    ] = None,
+    vectors: Annotated[Path | None, typer.Option(help=".npy or .parquet file of precomputed vectors.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
+    address: AddressOption = "local",
+    workers: WorkersOption = None,
+    cpus: CpusOption = 1,
+    gpu: GpuOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Give every item a semantic ID as `peso items encode` does, its vector computed by several workers."""
+    from peso.semantic_ids.encoding import EncodingRequest
+
+    request = EncodingRequest(encoder, quantizer, (codes,) * levels, seed, model, vectors)
+    with _joined(address, workers, cpus, gpu) as pool:
+        from peso.scale.encoding import encode_in_pool
+
+        record = encode_in_pool(workspace, request, pool)
+    print_encoding(record, json)
+
+
+@contextmanager
+def _joined(address: str, workers: int | None, cpus: int, gpu: bool) -> "Iterator[Pool]":
+    from peso.scale.cluster import joined_cluster, require_ray, workers_that_fit
+
+    require_ray()
+    show_progress()
+
+    from peso.scale.batches import Pool
+
+    with joined_cluster(address) as num_cpus:
+        yield Pool(workers_that_fit(workers, cpus, num_cpus), cpus, int(gpu))

@@ -1,0 +1,165 @@
+"""A finished run's newest model, loaded once, and what it recommends to any users of its workspace."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peso.config import make_config
+from peso.data.dataset import Dataset, IntArray
+from peso.decoding.recommend import Recommender
+from peso.decoding.reserved import Reserved, recommend_with_new
+from peso.decoding.trie import Trie, build_trie
+from peso.errors import WorkspaceError
+from peso.files import read_json
+from peso.lm.sequences import SequenceBuilder
+from peso.semantic_ids.added_items import AddedItems, load_added_items
+from peso.training.base import load_state, read_base
+from peso.training.materials import Materials, Reader, load_materials
+from peso.training.measure import memory_after, reserved_for_new
+from peso.training.memory import NeighbourMemory, build_memory
+from peso.training.outcome import RESULT
+
+
+@dataclass(frozen=True, eq=False)
+class UserLists:
+    """Lists of the next items after everything the workspace knows of a user, added items included.
+
+    Attributes:
+        run_id: the run.
+        block: the last block that the model has trained on.
+        dataset: the events.
+        num_items: list length k.
+        excludes_history: whether a list leaves out what its user already took.
+        max_history: longest history in items.
+        added: items that stand behind the catalogue.
+        builder: writes histories as tokens.
+        recommender: decodes.
+        trie: the items that may be named.
+        memory: counts of all events; None for the model alone.
+        reserved: what lists keep for new items; None for nothing.
+    """
+
+    run_id: str
+    block: int
+    dataset: Dataset
+    num_items: int
+    excludes_history: bool
+    max_history: int
+    added: AddedItems
+    builder: SequenceBuilder
+    recommender: Recommender
+    trie: Trie
+    memory: NeighbourMemory | None
+    reserved: Reserved | None
+
+    def history(self, user: int) -> IntArray:
+        """Everything a user took, oldest first, int64 [H]."""
+        start, end = self.dataset.user_offsets[user : user + 2]
+        return self.dataset.event_item[start:end]
+
+    def recommend(self, users: IntArray) -> tuple[IntArray, NDArray[np.float32]]:
+        """Lists of some users; equal users in equal order give equal bits.
+
+        Args:
+            users: int64 [B].
+
+        Returns:
+            Items, int64 [B, k], best first, numbers from the catalogue's size on for added ones, -1 where a list is
+            short; and their log-probabilities in nats, float32 [B, k], -inf there.
+        """
+        histories = [self.history(user) for user in users.tolist()]
+        prompts = [self.builder.prompt(history[-self.max_history :]) for history in histories]
+        excluded = histories if self.excludes_history else None
+        remembered = None if self.memory is None else self.memory.recall(histories)
+        if self.reserved is None:
+            return self.recommender.recommend(prompts, self.trie, excluded, remembered)
+        return recommend_with_new(self.recommender, prompts, self.trie, self.reserved, excluded, remembered)
+
+    def item_id(self, item: int) -> str:
+        """The external id of an item of a list."""
+        known = self.dataset.num_items
+        return self.added.ids[item - known] if item >= known else self.dataset.item_ids[item]
+
+    def title(self, item: int) -> str:
+        """The title of an item of a list; empty where unknown."""
+        known = self.dataset.num_items
+        return self.added.titles[item - known] if item >= known else self.dataset.titles[item]
+
+
+def load_user_lists(workspace: Path, num_items: int, run_id: str | None = None) -> UserLists:
+    """Loads model, catalogue and memory.
+
+    Args:
+        workspace: a folder with at least one finished run.
+        num_items: list length k.
+        run_id: which run; the one finished last by default.
+
+    Raises:
+        WorkspaceError: there is no finished run, or not this one.
+    """
+    folder = finished_run(workspace, run_id)
+    materials = load_materials(workspace, make_config(folder / "config.toml"))
+    dataset, config = materials.dataset, materials.config
+    last_block = dataset.num_blocks - 1
+    base = read_base(materials, workspace / "bases")
+    _, reader = load_state(materials, base, folder / "adapters" / f"block_{last_block}")
+    decoding = config.decoding.model_copy(
+        update={"num_recommendations": num_items, "beam_width": max(num_items, config.decoding.beam_width)}
+    )
+    # Items added since the data were imported stand behind the catalogue; nobody can have taken them yet.
+    added = load_added_items(workspace, materials.semantic_ids)
+    codes = np.concatenate([materials.semantic_ids.codes, added.codes])
+    allowed = materials.list_rules.allowed(dataset, last_block)
+    memory = None
+    if config.memory.use:
+        blocks = read_json(folder / RESULT, "run result")["blocks"]
+        memory = _memory_of_all_events(materials, reader, blocks[-1] if blocks else {}, added, codes)
+    return UserLists(
+        run_id=folder.name,
+        block=last_block,
+        dataset=dataset,
+        num_items=num_items,
+        excludes_history=materials.list_rules.excludes_history,
+        max_history=config.max_history,
+        added=added,
+        builder=reader.builder,
+        recommender=Recommender(reader.model, reader.builder.vocabulary, decoding),
+        trie=build_trie(codes, np.concatenate([allowed, dataset.num_items + np.arange(len(added.ids))])),
+        memory=memory,
+        reserved=reserved_for_new(materials, allowed, last_block, added),
+    )
+
+
+def _memory_of_all_events(
+    materials: Materials, reader: Reader, measured: dict[str, Any], added: AddedItems, codes: IntArray
+) -> NeighbourMemory:
+    """Counts of all events, with the strengths that the run chose after its last block."""
+    everything = np.arange(materials.dataset.num_events)
+    counted = build_memory(
+        materials.dataset, everything, codes, materials.config.memory, materials.similar_items_with(added)
+    )
+    if "memory_strengths" in measured:
+        strengths = tuple(measured["memory_strengths"])
+        return replace(counted, strengths=strengths, content_weight=measured.get("memory_content_weight", 0.0))
+    chosen = memory_after(materials, reader, materials.dataset.num_blocks - 1)
+    return replace(counted, strengths=chosen.strengths, content_weight=chosen.content_weight)
+
+
+def finished_run(workspace: Path, run_id: str | None) -> Path:
+    """The folder of a finished run: a given one, or the one finished last.
+
+    Raises:
+        WorkspaceError: there is none, or not this one.
+    """
+    finished = sorted((workspace / "runs").glob(f"*/{RESULT}"), key=lambda path: path.stat().st_mtime)
+    names = [path.parent.name for path in finished]
+    if not names:
+        raise WorkspaceError(f"workspace {workspace} holds no finished run; use `peso run` first.")
+    if run_id is None:
+        return finished[-1].parent
+    if run_id not in names:
+        raise WorkspaceError(f"run {run_id!r} is not a finished run of {workspace}; there are: {', '.join(names)}.")
+    return workspace / "runs" / run_id

@@ -1,0 +1,67 @@
+"""Lists of all users at once: those that each user gets alone, shard by shard, and a stopped job goes on."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from peso.config import make_config
+from peso.errors import WorkspaceError
+from peso.training.all_users import load_lists, open_job, plan_job, recommend_for_all, write_shard
+from peso.training.base import load_state, read_base
+from peso.training.materials import load_materials
+from peso.training.measure import memory_after
+from peso.training.recommending import recommend_for_user
+from peso.training.stream import run_stream
+from streams import config, fill
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workspace = fill(tmp_path_factory.mktemp("all") / "world")
+    run_stream(workspace, config(method="single"))
+    return workspace
+
+
+def test_everyone_gets_what_they_get_alone(workspace: Path, tmp_path: Path) -> None:
+    output = recommend_for_all(plan_job(workspace, 5, output=tmp_path / "lists", shard_users=25))
+    parts = sorted(output.glob("part-*.parquet"))
+    assert len(parts) == 3
+    table = pl.concat(map(pl.read_parquet, parts))
+    assert table["user_id"].unique(maintain_order=True).to_list() == [f"u{number:05}" for number in range(60)]
+    assert table.group_by("user_id").len()["len"].to_list() == [5] * 60
+    for user in ("u00000", "u00024", "u00025", "u00059"):
+        alone = recommend_for_user(workspace, user, 5)["recommendations"]
+        rows = table.filter(pl.col("user_id") == user)
+        assert rows["position"].to_list() == [1, 2, 3, 4, 5]
+        assert rows["item_id"].to_list() == [item["item_id"] for item in alone]
+        np.testing.assert_allclose(rows["score"], [item["score"] for item in alone], rtol=1e-5)
+
+
+def test_the_memory_weighs_what_the_run_chose(workspace: Path) -> None:
+    lists = load_lists(plan_job(workspace, 5))
+    materials = load_materials(workspace, make_config(workspace / "runs" / lists.run_id / "config.toml"))
+    base = read_base(materials, workspace / "bases")
+    _, reader = load_state(materials, base, workspace / "runs" / lists.run_id / "adapters" / "block_2")
+    chosen = memory_after(materials, reader, 2)
+    assert lists.memory is not None
+    assert lists.memory.strengths == chosen.strengths
+    assert lists.memory.content_weight == chosen.content_weight
+
+
+def test_a_stopped_job_goes_on(workspace: Path, tmp_path: Path) -> None:
+    job = plan_job(workspace, 5, output=tmp_path / "lists", shard_users=25)
+    lists = load_lists(job)
+    with pytest.raises(KeyboardInterrupt), open_job(job) as shards:
+        assert shards == [0, 1, 2]
+        write_shard(job, lists, 1)
+        with pytest.raises(WorkspaceError, match="is being written by another process"), open_job(job):
+            pass
+        raise KeyboardInterrupt
+    assert not job.output.exists()
+    written = job.part(1).stat().st_mtime_ns
+    assert plan_job(workspace, 4, output=tmp_path / "lists", shard_users=25).parts != job.parts, "another job"
+    recommend_for_all(plan_job(workspace, 5, output=tmp_path / "lists", shard_users=25))
+    assert (job.output / job.part(1).name).stat().st_mtime_ns == written
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lists.lock", "lists"]

@@ -7,7 +7,11 @@ import polars as pl
 import pytest
 
 from peso.config import make_config
+from peso.data.simulate import SimulationSettings, simulate
+from peso.data.storage import save_dataset
 from peso.errors import WorkspaceError
+from peso.semantic_ids.adding import add_items
+from peso.semantic_ids.encoding import EncodingRequest, encode_workspace
 from peso.training.all_users import load_lists, open_job, plan_job, recommend_for_all, write_shard
 from peso.training.base import load_state, read_base
 from peso.training.materials import load_materials
@@ -65,3 +69,22 @@ def test_a_stopped_job_goes_on(workspace: Path, tmp_path: Path) -> None:
     recommend_for_all(plan_job(workspace, 5, output=tmp_path / "lists", shard_users=25))
     assert (job.output / job.part(1).name).stat().st_mtime_ns == written
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lists.lock", "lists"]
+
+
+def test_lists_keep_places_for_added_items(tmp_path: Path) -> None:
+    """An item that was added a moment ago has a place in every list, the best of its kind first."""
+    workspace = tmp_path / "world"
+    world = simulate(SimulationSettings(num_users=40, num_items=120, num_blocks=2))
+    save_dataset(world.dataset, workspace / "data")
+    encode_workspace(workspace, EncodingRequest("tfidf", "rq-kmeans", (8, 8, 8)))
+    run_stream(workspace, config(method="single", decoding={"beam_width": 20, "new_item_share": 0.2}))
+    pl.DataFrame({"item_id": ["x", "y"], "title": list(world.dataset.titles[:2])}).write_csv(tmp_path / "new.csv")
+    without = recommend_for_user(workspace, "u00003", 5)["recommendations"]
+    add_items(workspace, tmp_path / "new.csv")
+    listed = recommend_for_user(workspace, "u00003", 5)["recommendations"]
+    new = {"x", "y"} | {
+        world.dataset.item_ids[item] for item in np.flatnonzero(world.dataset.item_first_block >= 1).tolist()
+    }
+    for some in (without, listed):
+        assert any(item["item_id"] in new for item in some)
+        assert [item["score"] for item in some] == sorted((item["score"] for item in some), reverse=True)

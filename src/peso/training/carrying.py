@@ -15,8 +15,8 @@ from peso.errors import WorkspaceError
 from peso.files import atomic_directory, write_json
 from peso.training.base import BACKBONE, Base, read_base
 from peso.training.materials import Materials, load_materials
-from peso.training.recommending import finished_run
 from peso.training.update import UPDATE_FILE
+from peso.training.user_lists import finished_run
 
 _WEIGHTS = "adapter_model.safetensors"
 

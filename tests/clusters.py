@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -19,6 +20,9 @@ def local_cluster() -> Iterator[None]:
     if importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed; make install brings it")
     os.environ["OMP_NUM_THREADS"] = "1"
+    # Workers are processes of their own: what pytest put on this one's path they find by the environment.
+    own = str(Path(__file__).parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join([own, *filter(None, [os.environ.get("PYTHONPATH")])])
     from peso.scale.cluster import joined_cluster
 
     with joined_cluster(num_cpus=2) as num_cpus:

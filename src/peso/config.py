@@ -32,6 +32,7 @@ from peso.types import (
     Precision,
     ProximalForm,
     RepeatsName,
+    Sharding,
     StartName,
     TemplateName,
     TrainedRows,
@@ -135,6 +136,9 @@ class TrainingConfig(_Section):
     """What training computes in; "bfloat16" needs hardware for it and keeps weights and losses in float32."""
     gradient_checkpointing: bool = False
     """Computes each layer again on the way back instead of keeping its states: less memory, a third more time."""
+    sharding: Sharding = "none"
+    """What each of several processes keeps of a frozen language model: "none", all of it; "fsdp", its share of every
+    layer, gathered while the layer computes (see `peso.lm.sharding`)."""
     max_gradient_norm: float = Field(1.0, gt=0)
     """Cross-entropy gradients longer than this are scaled down to it."""
     normaliser: Normaliser = "level"
@@ -144,6 +148,12 @@ class TrainingConfig(_Section):
     end_token: bool = False
     """Whether an answer ends with the end token, which is then part of the training loss, as in the released code;
     needs the template "instruct" and the normaliser "vocabulary"."""
+
+    @model_serializer(mode="wrap")
+    def _unnamed_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """No shards go unnamed: runs and bases are named by what is written, and were before there was a choice."""
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if (key, value) != ("sharding", "none")}
 
 
 DEFAULT_STRENGTHS: dict[ProximalForm, float] = {
@@ -415,6 +425,16 @@ def _check_together(config: RunConfig) -> None:
         raise ConfigError(
             f"alignment.epochs {config.alignment.epochs} needs a backbone that knows words; give one by "
             "backbone.source, or set it to 0."
+        )
+    if config.training.sharding != "none" and backbone.source == "embedded":
+        raise ConfigError(
+            f'training.sharding "{config.training.sharding}" shares out a language model that is loaded; name one by '
+            "backbone.source, the embedded backbone is small and trains itself."
+        )
+    if config.training.sharding != "none" and config.method == "full":
+        raise ConfigError(
+            f'training.sharding "{config.training.sharding}" shares out what is frozen, and the method "full" trains '
+            'all weights; leave it at "none".'
         )
     if config.training.end_token and (config.template != "instruct" or config.training.normaliser != "vocabulary"):
         raise ConfigError(

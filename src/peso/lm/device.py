@@ -28,7 +28,7 @@ def keep_freed_memory() -> None:
         library.mallopt(_TRIM_THRESHOLD, _LARGEST_HEAP_BYTES)
 
 
-def make_ready(model: PreTrainedModel) -> PreTrainedModel:
+def make_ready(model: PreTrainedModel, awaits_shards: bool = False) -> PreTrainedModel:
     """Moves a model to the accelerator, if there is one, and gives it the kernels that suit the place.
 
     On CUDA that is FlexAttention, which skips what nobody sees in lines that users or branches share. A CPU has no way
@@ -36,13 +36,22 @@ def make_ready(model: PreTrainedModel) -> PreTrainedModel:
 
     Args:
         model: a plain backbone; changed in place.
+        awaits_shards: whether it is to be cut into shards later on: until then it stays in main memory, and the stack
+            keeps its own code, which has no copies of weights.
     """
     if not torch.cuda.is_available():
         keep_freed_memory()
         write_out_layers(model)
-        write_out_stack(model)
-        return model
-    with suppress(ValueError):  # a model without it keeps its own way
-        model.set_attn_implementation("flex_attention")
-    torch.nn.Module.cuda(model)
+        if not awaits_shards:
+            write_out_stack(model)
+    elif not awaits_shards:
+        move_to_accelerator(model)
     return model
+
+
+def move_to_accelerator(model: PreTrainedModel) -> None:
+    """Moves a model, or what of it is not there yet, and gives it the accelerator's kernels; nothing without one."""
+    if torch.cuda.is_available():
+        with suppress(ValueError):  # a model without it keeps its own way
+            model.set_attn_implementation("flex_attention")
+        torch.nn.Module.cuda(model)

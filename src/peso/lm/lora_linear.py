@@ -16,6 +16,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
 from peso.lm.past_adapters import factors, past_of
@@ -58,6 +59,17 @@ def merge_products(model: PeftModel) -> None:
     for module in model.modules():
         if isinstance(module, LoraLinear):
             module.__dict__["forward"] = MethodType(_forward, module)
+
+
+def compute_in_parts(model: nn.Module) -> None:
+    """Lets every LoRA layer keep its matrix and its adapter apart, for weights of which nothing may stay behind.
+
+    Args:
+        model: one whose LoRA layers went through `merge_products`; changed in place.
+    """
+    for module in model.modules():
+        if isinstance(module, LoraLinear):
+            module.__dict__["forward"] = MethodType(_by_parts, module)
 
 
 @contextmanager
@@ -113,7 +125,9 @@ def can_merge(layer: LoraLinear) -> bool:
     if len(layer.active_adapters) != 1 or layer.active_adapters[0] not in layer.lora_A:
         return False
     name = layer.active_adapters[0]
-    is_plain = isinstance(base, nn.Linear) and name not in layer.lora_variant and not layer.lora_bias[name]
+    is_plain = type(base) is nn.Linear and name not in layer.lora_variant and not layer.lora_bias[name]
+    if not is_plain or isinstance(base.weight, DTensor):  # of which this process has a shard only
+        return False
     drops = layer.training and not isinstance(layer.lora_dropout[name], nn.Identity)
     is_on = not layer.merged and not layer.disable_adapters
-    return is_plain and is_on and not drops and base.weight.dtype == torch.float32 and not base.weight.requires_grad
+    return is_on and not drops and base.weight.dtype == torch.float32 and not base.weight.requires_grad

@@ -31,6 +31,7 @@ from peso.types import (
     PastName,
     Precision,
     ProximalForm,
+    Quantisation,
     RepeatsName,
     Sharding,
     StartName,
@@ -51,6 +52,9 @@ class BackboneConfig(_Section):
     new_token_rows: NewTokenRows = "mean"
     """What the rows of semantic-ID tokens new to a loaded backbone start from: "mean", the mean of the rows it has;
     "title", for each code the mean over the words of the titles of block 0's items with that code."""
+    quantisation: Quantisation = "none"
+    """How a loaded backbone's linear layers are stored: "none", as they come; "nf4", in four bits by bitsandbytes
+    (extra `gpu`, CUDA only)."""
     hidden_size: int = Field(128, ge=8)
     """Width of the embedded backbone."""
     num_layers: int = Field(3, ge=1)
@@ -65,6 +69,12 @@ class BackboneConfig(_Section):
     """Peak learning rate when training from scratch."""
     weight_decay: float = Field(0.7, ge=0)
     """AdamW weight decay when training from scratch; strong, because block 0 is small for a language model."""
+
+    @model_serializer(mode="wrap")
+    def _unnamed_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Weights as they come go unnamed: bases are named by what is written, and were before there was a choice."""
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if (key, value) != ("quantisation", "none")}
 
 
 class AdapterConfig(_Section):
@@ -425,6 +435,16 @@ def _check_together(config: RunConfig) -> None:
         raise ConfigError(
             f"alignment.epochs {config.alignment.epochs} needs a backbone that knows words; give one by "
             "backbone.source, or set it to 0."
+        )
+    if backbone.quantisation != "none" and (backbone.source == "embedded" or config.method == "full"):
+        raise ConfigError(
+            f'backbone.quantisation "{backbone.quantisation}" stores a language model that is loaded and stays frozen; '
+            'with the embedded backbone, or the method "full", leave it at "none".'
+        )
+    if backbone.quantisation != "none" and config.training.sharding != "none":
+        raise ConfigError(
+            f'backbone.quantisation "{backbone.quantisation}" and training.sharding "{config.training.sharding}" do '
+            'not go together: weights in four bits are not cut into shards; set one of the two to "none".'
         )
     if config.training.sharding != "none" and backbone.source == "embedded":
         raise ConfigError(

@@ -23,6 +23,9 @@ DecodingNormaliser = Literal["level", "vocabulary", "trie"]
 Precision = Literal["float32", "bfloat16"]
 """What a training pass computes in; weights, gradients and losses stay float32."""
 
+Quantisation = Literal["none", "nf4"]
+"""How the frozen backbone's linear layers are stored: as loaded, or in four bits."""
+
 Sharding = Literal["none", "fsdp"]
 """What each of several processes keeps of the frozen backbone: all of it, or a shard."""
 

@@ -23,6 +23,7 @@ from peso.decoding.memory import Memory
 from peso.decoding.quick_body import quick_body
 from peso.decoding.trie import Trie
 from peso.lm.lora_linear import settled_weights
+from peso.lm.quantisation import is_quantised
 from peso.lm.sharding import is_sharded
 from peso.lm.vocabulary import Vocabulary
 
@@ -158,8 +159,8 @@ class Recommender:
         lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
         device = self._model.device
         self._model.eval()
-        # A recorded graph gathers no shards.
-        is_graphed = device.type == "cuda" and memory is None and not is_sharded(self._model)
+        is_plain = not is_sharded(self._model) and not is_quantised(self._model.config)  # a graph gathers nothing
+        is_graphed = device.type == "cuda" and memory is None and is_plain
         graphs = self._graphed(trie, beam_width, k) if is_graphed else None
         # A recorded graph holds the addresses of its weights, so nothing may be settled for one search only.
         settles = graphs is None and isinstance(self._body, StockBody)  # any other body has merged its own copies

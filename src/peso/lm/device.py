@@ -8,6 +8,7 @@ from functools import cache
 import torch
 from transformers import PreTrainedModel
 
+from peso.lm.quantisation import is_quantised
 from peso.lm.quick_layers import write_out_layers
 from peso.lm.quick_stack import write_out_stack
 
@@ -54,4 +55,5 @@ def move_to_accelerator(model: PreTrainedModel) -> None:
     if torch.cuda.is_available():
         with suppress(ValueError):  # a model without it keeps its own way
             model.set_attn_implementation("flex_attention")
-        torch.nn.Module.cuda(model)
+        if not is_quantised(model.config):  # such a model was loaded there
+            torch.nn.Module.cuda(model)

@@ -201,7 +201,7 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
         records, selected = train_stage(model, reader.likelihood, stage, unfinished / "backbone.safetensors")
         epochs += _as_rows(records, selected, BACKBONE)
         own_memory(model)
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    num_parameters = model.num_parameters()
     with written_by_first(folder) as temporary:
         if temporary is not None:
             save_backbone(model, tokenizer, temporary / BACKBONE)

@@ -23,6 +23,7 @@ from peso.errors import ConfigError
 from peso.types import (
     CatalogueName,
     DecodingNormaliser,
+    Kernels,
     MethodName,
     MetricName,
     NewTokenRows,
@@ -149,6 +150,9 @@ class TrainingConfig(_Section):
     sharding: Sharding = "none"
     """What each of several processes keeps of a frozen language model: "none", all of it; "fsdp", its share of every
     layer, gathered while the layer computes (see `peso.lm.sharding`)."""
+    kernels: Kernels = "auto"
+    """Kernels on a CUDA device: "auto", those of liger-kernel and flash-attn where they are installed and serve the
+    model (see `peso.lm.kernels`); "stock", none of them."""
     max_gradient_norm: float = Field(1.0, gt=0)
     """Cross-entropy gradients longer than this are scaled down to it."""
     normaliser: Normaliser = "level"
@@ -161,9 +165,10 @@ class TrainingConfig(_Section):
 
     @model_serializer(mode="wrap")
     def _unnamed_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """No shards go unnamed: runs and bases are named by what is written, and were before there was a choice."""
+        """The usual goes unnamed: runs and bases are named by what is written, and were before there was a choice."""
         written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if (key, value) != ("sharding", "none")}
+        usual = {"sharding": "none", "kernels": "auto"}
+        return {key: value for key, value in written.items() if (key, value) not in usual.items()}
 
 
 DEFAULT_STRENGTHS: dict[ProximalForm, float] = {

@@ -26,6 +26,9 @@ Precision = Literal["float32", "bfloat16"]
 Quantisation = Literal["none", "nf4"]
 """How the frozen backbone's linear layers are stored: as loaded, or in four bits."""
 
+Kernels = Literal["auto", "stock"]
+"""Whether fused kernels of other libraries are used where they are installed and serve the model."""
+
 Sharding = Literal["none", "fsdp"]
 """What each of several processes keeps of the frozen backbone: all of it, or a shard."""
 

@@ -27,11 +27,12 @@ from transformers import PreTrainedModel
 from peso.lm.backbone import body_of
 from peso.lm.device import move_to_accelerator
 from peso.lm.lora_linear import compute_in_parts
+from peso.types import Kernels
 
 log = logging.getLogger(__name__)
 
 
-def shard_frozen(model: PreTrainedModel) -> None:
+def shard_frozen(model: PreTrainedModel, kernels: Kernels = "auto") -> None:
     """Leaves each process its share of what does not train, on the accelerator if there is one; changed in place.
 
     Layers then compute as the libraries write them: a matrix merged with its adapter, or folded with a norm, would be
@@ -39,6 +40,7 @@ def shard_frozen(model: PreTrainedModel) -> None:
 
     Args:
         model: a backbone that every process holds whole, with an adapter injected; the processes have joined.
+        kernels: whether libraries of kernels may serve it on an accelerator.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     options: dict[str, Any] = {
@@ -61,7 +63,7 @@ def shard_frozen(model: PreTrainedModel) -> None:
     else:
         fully_shard(output_table, **options)
     fully_shard(body, **options)
-    move_to_accelerator(model)
+    move_to_accelerator(model, kernels)
     # The first gather makes the buffers that later ones fill; of inference mode they would be of no use in training.
     with torch.no_grad():
         _pass_of_one_token(model)

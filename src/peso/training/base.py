@@ -116,7 +116,7 @@ def load_base(materials: Materials, base: Base, adapter: Path | None = None) -> 
     model, reader = _backbone(materials, base, base.folder / BACKBONE, in_shards)
     adapted = load_adapter(model, adapter or base.folder / "adapter", is_trainable=True)
     if in_shards:
-        shard_frozen(model)
+        shard_frozen(model, materials.config.training.kernels)
     return adapted, reader
 
 
@@ -148,7 +148,7 @@ def save_state(model: PreTrainedModel, folder: Path) -> int:
 def _backbone(
     materials: Materials, base: Base, folder: Path, awaits_shards: bool = False
 ) -> tuple[PreTrainedModel, Reader]:
-    model = make_ready(load_weights(folder), awaits_shards)
+    model = make_ready(load_weights(folder), awaits_shards, materials.config.training.kernels)
     return model, build_reader(materials, model, load_tokenizer(base.folder / BACKBONE))
 
 
@@ -211,7 +211,7 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
             start = imported_adapter(folder.parent.parent, config.adapter.start)
             adapted = load_adapter(model, start, is_trainable=True)
         if shares_backbone(config):
-            shard_frozen(model)
+            shard_frozen(model, config.training.kernels)
         if config.alignment.epochs:
             epochs += _aligned(materials, reader, tokenizer, adapter_parts(adapted), unfinished)
         if config.training.base_epochs:
@@ -265,11 +265,12 @@ def _trained_backbone(
         if record.get("backbone_id") == materials.backbone_id:
             log.info("the backbone of base %s is reused", file.parent.name)
             model, tokenizer = load_weights(file.parent / BACKBONE), load_tokenizer(file.parent / BACKBONE)
-            return make_ready(model), tokenizer, [epoch for epoch in record["epochs"] if epoch["stage"] == BACKBONE]
+            model = make_ready(model, kernels=config.training.kernels)
+            return model, tokenizer, [epoch for epoch in record["epochs"] if epoch["stage"] == BACKBONE]
     model, tokenizer = build_backbone(
         config.backbone, materials.semantic_ids.level_sizes, config.seed, materials.known_titles
     )
-    return make_ready(model, shares_backbone(config)), tokenizer, None
+    return make_ready(model, shares_backbone(config), config.training.kernels), tokenizer, None
 
 
 def _base_stage(

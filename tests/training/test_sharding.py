@@ -24,22 +24,25 @@ from peso.lm.backbone import body_of, load_weights
 from peso.lm.device import make_ready
 from peso.lm.sharding import answering_others, frozen_bytes_here, is_sharded, shard_frozen
 from peso.lm.token_rows import head_rows
+from peso.training.materials import load_materials
 from peso.training.processes import own_passes
+from peso.training.recommending import recommend_for_user
 from peso.training.stream import run_stream
 from streams import config, fill
 from torchruns import assert_same_numbers, start
 
 _CODES = range(5, 25)
 
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "untied, per level": ("llama", {}),
-    "tied, whole vocabulary, checkpointing": (
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "untied, per level": ("llama", {}, {}),
+    "tied, whole vocabulary, checkpointing, a measured metric": (
         "smollm", {"normaliser": "vocabulary", "gradient_checkpointing": True, "passes_per_step": 3},
+        {"metric": "kronecker"},
     ),
 }  # fmt: skip
 
 
-def config_of(source: Path, sharding: str, **training: Any) -> RunConfig:
+def config_of(source: Path, sharding: str, proximal: dict[str, Any] | None = None, **training: Any) -> RunConfig:
     return config(
         method="peso",
         backbone={"source": str(source)},
@@ -47,16 +50,17 @@ def config_of(source: Path, sharding: str, **training: Any) -> RunConfig:
         training={"epochs": 2, "base_batch_targets": 64, "sharding": sharding} | training,
         decoding={"beam_width": 10, "batch_tokens": 400},
         evaluation={"next_block": "ranks"},
+        proximal=proximal or {},
     )
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_with_a_shard_each_end_with_the_numbers_of_one(tmp_path: Path, case: str) -> None:
-    family, training = CASES[case]
+    family, training, proximal = CASES[case]
     source = write_language_model(tmp_path / "lm", family)
-    alone = run_stream(fill(tmp_path / "alone" / "world"), config_of(source, "none", **training))
+    alone = run_stream(fill(tmp_path / "alone" / "world"), config_of(source, "none", proximal, **training))
     workspace = fill(tmp_path / "shared" / "world")
-    process = start(workspace, config_of(source, "fsdp", **training))
+    process = start(workspace, config_of(source, "fsdp", proximal, **training))
     output, _ = process.communicate(timeout=400)
     assert process.returncode == 0
     (folder,) = (workspace / "runs").glob("peso-*")
@@ -64,6 +68,9 @@ def test_two_processes_with_a_shard_each_end_with_the_numbers_of_one(tmp_path: P
     assert folder.name != alone.name, "what is not the default is named"
     assert_same_numbers(folder, alone)
     assert_same_adapters(folder, alone)
+    user = load_materials(workspace, config_of(source, "none")).dataset.user_ids[0]
+    lists = [recommend_for_user(one, user, 5)["recommendations"] for one in (workspace, alone.parent.parent)]
+    assert [entry["item_id"] for entry in lists[0]] == [entry["item_id"] for entry in lists[1]], "read by one process"
 
 
 def test_a_sharded_run_resumes_after_one_process_is_killed(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from peso.errors import ConfigError
 from peso.types import (
     CatalogueName,
     DecodingNormaliser,
+    Kernels,
     MethodName,
     MetricName,
     NewTokenRows,
@@ -31,7 +32,9 @@ from peso.types import (
     PastName,
     Precision,
     ProximalForm,
+    Quantisation,
     RepeatsName,
+    Sharding,
     StartName,
     TemplateName,
     TrainedRows,
@@ -50,6 +53,9 @@ class BackboneConfig(_Section):
     new_token_rows: NewTokenRows = "mean"
     """What the rows of semantic-ID tokens new to a loaded backbone start from: "mean", the mean of the rows it has;
     "title", for each code the mean over the words of the titles of block 0's items with that code."""
+    quantisation: Quantisation = "none"
+    """How a loaded backbone's linear layers are stored: "none", as they come; "nf4", in four bits by bitsandbytes
+    (extra `gpu`, CUDA only)."""
     hidden_size: int = Field(128, ge=8)
     """Width of the embedded backbone."""
     num_layers: int = Field(3, ge=1)
@@ -64,6 +70,12 @@ class BackboneConfig(_Section):
     """Peak learning rate when training from scratch."""
     weight_decay: float = Field(0.7, ge=0)
     """AdamW weight decay when training from scratch; strong, because block 0 is small for a language model."""
+
+    @model_serializer(mode="wrap")
+    def _unnamed_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Weights as they come go unnamed: bases are named by what is written, and were before there was a choice."""
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if (key, value) != ("quantisation", "none")}
 
 
 class AdapterConfig(_Section):
@@ -135,6 +147,12 @@ class TrainingConfig(_Section):
     """What training computes in; "bfloat16" needs hardware for it and keeps weights and losses in float32."""
     gradient_checkpointing: bool = False
     """Computes each layer again on the way back instead of keeping its states: less memory, a third more time."""
+    sharding: Sharding = "none"
+    """What each of several processes keeps of a frozen language model: "none", all of it; "fsdp", its share of every
+    layer, gathered while the layer computes (see `peso.lm.sharding`)."""
+    kernels: Kernels = "auto"
+    """Kernels on a CUDA device: "auto", those of liger-kernel and flash-attn where they are installed and serve the
+    model (see `peso.lm.kernels`); "stock", none of them."""
     max_gradient_norm: float = Field(1.0, gt=0)
     """Cross-entropy gradients longer than this are scaled down to it."""
     normaliser: Normaliser = "level"
@@ -144,6 +162,13 @@ class TrainingConfig(_Section):
     end_token: bool = False
     """Whether an answer ends with the end token, which is then part of the training loss, as in the released code;
     needs the template "instruct" and the normaliser "vocabulary"."""
+
+    @model_serializer(mode="wrap")
+    def _unnamed_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The usual goes unnamed: runs and bases are named by what is written, and were before there was a choice."""
+        written: dict[str, Any] = handler(self)
+        usual = {"sharding": "none", "kernels": "auto"}
+        return {key: value for key, value in written.items() if (key, value) not in usual.items()}
 
 
 DEFAULT_STRENGTHS: dict[ProximalForm, float] = {
@@ -415,6 +440,26 @@ def _check_together(config: RunConfig) -> None:
         raise ConfigError(
             f"alignment.epochs {config.alignment.epochs} needs a backbone that knows words; give one by "
             "backbone.source, or set it to 0."
+        )
+    if backbone.quantisation != "none" and (backbone.source == "embedded" or config.method == "full"):
+        raise ConfigError(
+            f'backbone.quantisation "{backbone.quantisation}" stores a language model that is loaded and stays frozen; '
+            'with the embedded backbone, or the method "full", leave it at "none".'
+        )
+    if backbone.quantisation != "none" and config.training.sharding != "none":
+        raise ConfigError(
+            f'backbone.quantisation "{backbone.quantisation}" and training.sharding "{config.training.sharding}" do '
+            'not go together: weights in four bits are not cut into shards; set one of the two to "none".'
+        )
+    if config.training.sharding != "none" and backbone.source == "embedded":
+        raise ConfigError(
+            f'training.sharding "{config.training.sharding}" shares out a language model that is loaded; name one by '
+            "backbone.source, the embedded backbone is small and trains itself."
+        )
+    if config.training.sharding != "none" and config.method == "full":
+        raise ConfigError(
+            f'training.sharding "{config.training.sharding}" shares out what is frozen, and the method "full" trains '
+            'all weights; leave it at "none".'
         )
     if config.training.end_token and (config.template != "instruct" or config.training.normaliser != "vocabulary"):
         raise ConfigError(

@@ -23,6 +23,15 @@ DecodingNormaliser = Literal["level", "vocabulary", "trie"]
 Precision = Literal["float32", "bfloat16"]
 """What a training pass computes in; weights, gradients and losses stay float32."""
 
+Quantisation = Literal["none", "nf4"]
+"""How the frozen backbone's linear layers are stored: as loaded, or in four bits."""
+
+Kernels = Literal["auto", "stock"]
+"""Whether fused kernels of other libraries are used where they are installed and serve the model."""
+
+Sharding = Literal["none", "fsdp"]
+"""What each of several processes keeps of the frozen backbone: all of it, or a shard."""
+
 CatalogueName = Literal["known", "all"]
 """What decoding may name: items that occur in any block so far, or the whole index (as the authors' release)."""
 

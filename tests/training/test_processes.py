@@ -3,34 +3,19 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from peso.config import dump_config
 from peso.training.processes import gather_shares, own_share
 from peso.training.stream import run_stream
 from runs import assert_same_run
 from streams import config, fill
+from torchruns import start
 
 CHOSEN = config(method="peso", evaluation={"next_block": "ranks"})
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "peso"]
-
-
-def start(workspace: Path, *flags: str) -> subprocess.Popen[bytes]:
-    file = workspace.parent / "config.toml"
-    file.write_text(dump_config(CHOSEN))
-    command = [*TORCHRUN, "run", "--workspace", str(workspace), "--config", str(file), *flags]
-    return subprocess.Popen(
-        command,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +25,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_processes_end_with_the_numbers_of_one(tmp_path: Path, alone: Path) -> None:
     workspace = fill(tmp_path / "world")
-    process = start(workspace)
+    process = start(workspace, CHOSEN)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     folder = workspace / "runs" / alone.name
@@ -51,7 +36,7 @@ def test_two_processes_end_with_the_numbers_of_one(tmp_path: Path, alone: Path) 
 
 def test_a_run_resumes_after_one_process_is_killed(tmp_path: Path, alone: Path) -> None:
     workspace = fill(tmp_path / "world")
-    process = start(workspace)
+    process = start(workspace, CHOSEN)
     deadline = time.monotonic() + 200
     while not list(workspace.glob("runs/*/checkpoint_block_1.safetensors")):
         assert process.poll() is None, "the run ended before its first checkpoint"
@@ -62,7 +47,7 @@ def test_a_run_resumes_after_one_process_is_killed(tmp_path: Path, alone: Path) 
     process.communicate(timeout=200)
     assert process.returncode != 0
     assert not list(workspace.glob("runs/*/result.json"))
-    process = start(workspace, "--resume")
+    process = start(workspace, CHOSEN, "--resume")
     process.communicate(timeout=300)
     assert process.returncode == 0
     assert_same_run(workspace / "runs" / alone.name, alone)

@@ -25,6 +25,7 @@ from peso.decoding.branches import StockBody
 from peso.lm.backbone import body_of
 from peso.lm.decoder_layer import turned, unit_norm
 from peso.lm.folding import UnknownLayerError, folded_products, norm_epsilons
+from peso.lm.sharding import is_sharded
 from peso.lm.short_attention import LONGEST
 
 _TOLERANCE = 1e-4
@@ -38,7 +39,7 @@ def quick_body(model: PreTrainedModel) -> Body:
         model: causal LM in eval mode, plain or with an adapter injected; after a change of its weights ask again.
     """
     stock = StockBody(model)
-    if model.device.type != "cpu" or model.dtype != torch.float32:
+    if model.device.type != "cpu" or model.dtype != torch.float32 or is_sharded(model):
         return stock
     try:
         quick = QuickBody(model)

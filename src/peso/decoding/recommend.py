@@ -23,6 +23,8 @@ from peso.decoding.memory import Memory
 from peso.decoding.quick_body import quick_body
 from peso.decoding.trie import Trie
 from peso.lm.lora_linear import settled_weights
+from peso.lm.quantisation import is_quantised
+from peso.lm.sharding import is_sharded
 from peso.lm.vocabulary import Vocabulary
 
 _NO_ITEM = -1
@@ -67,6 +69,8 @@ class Recommender:
         self._level_token_ids = [torch.from_numpy(ids).to(model.device) for ids in vocabulary.level_token_ids]
         self._config = config
         self._graphs: dict[tuple[Trie, int, int], GraphedSearch] = {}
+        # At once: of a head in shards all processes gather the rows together, with histories or without.
+        self._code_scores = CodeScores(model, self._level_token_ids, config.normaliser)
 
     def recommend(
         self,
@@ -140,10 +144,6 @@ class Recommender:
     def _body(self) -> Body:
         return quick_body(self._model)
 
-    @cached_property
-    def _code_scores(self) -> CodeScores:
-        return CodeScores(self._model, self._level_token_ids, self._config.normaliser)
-
     def _search(
         self,
         prompts: Sequence[NDArray[np.int64]],
@@ -159,7 +159,9 @@ class Recommender:
         lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
         device = self._model.device
         self._model.eval()
-        graphs = self._graphed(trie, beam_width, k) if device.type == "cuda" and memory is None else None
+        is_plain = not is_sharded(self._model) and not is_quantised(self._model.config)  # a graph gathers nothing
+        is_graphed = device.type == "cuda" and memory is None and is_plain
+        graphs = self._graphed(trie, beam_width, k) if is_graphed else None
         # A recorded graph holds the addresses of its weights, so nothing may be settled for one search only.
         settles = graphs is None and isinstance(self._body, StockBody)  # any other body has merged its own copies
         with settled_weights(self._model) if settles else nullcontext():

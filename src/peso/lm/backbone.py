@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
@@ -20,9 +21,11 @@ from transformers import (
 from peso.config import BackboneConfig
 from peso.errors import ConfigError
 from peso.lm.new_tokens import TitledItems, start_from_mean, start_from_titles
+from peso.lm.quantisation import check_quantisation, is_quantised, loading_options
 from peso.lm.templates import template_words
 from peso.lm.vocabulary import add_code_tokens, build_tokenizer
 from peso.seeding import derive_seed
+from peso.types import Quantisation
 
 EMBEDDED = "embedded"
 _MAX_POSITIONS = 4096
@@ -41,14 +44,16 @@ def build_backbone(
         titled: items whose titles may describe their codes, for `config.new_token_rows` "title".
 
     Raises:
-        ConfigError: `config.source` names no loadable causal language model, or titles are wanted and there are none.
+        ConfigError: `config.source` names no loadable causal language model, titles are wanted and there are none, or
+            few bits without CUDA.
+        InstallationError: few bits are wanted without the library for them.
     """
     torch.manual_seed(derive_seed(seed, "backbone"))
     if config.source == EMBEDDED:
         words = build_tokenizer(level_sizes, template_words())
         return LlamaForCausalLM(_embedded_config(config, words)), words
     assert titled is not None or config.new_token_rows == "mean", "titles are wanted and none were given"
-    model, tokenizer = _load_backbone(config.source)
+    model, tokenizer = _load_backbone(config.source, config.quantisation)
     _add_codes(model, tokenizer, level_sizes, titled if config.new_token_rows == "title" else None)
     return model, tokenizer
 
@@ -70,10 +75,11 @@ def _embedded_config(config: BackboneConfig, tokenizer: PreTrainedTokenizerBase)
     )
 
 
-def _load_backbone(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load_backbone(source: str, quantisation: Quantisation) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    check_quantisation(quantisation)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
+        model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", **loading_options(quantisation))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"backbone.source {source!r} could not be loaded as a causal language model ({first_line(error)}); "
@@ -113,7 +119,14 @@ def save_backbone(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fo
 
 
 def load_weights(folder: Path) -> PreTrainedModel:
-    """The model of a folder in the standard layout, in the precision it was saved in."""
+    """The model of a folder in the standard layout, in the precision it was saved in.
+
+    Raises:
+        ConfigError: it is stored in few bits, and there is no CUDA device.
+        InstallationError: the same without the library for them.
+    """
+    if is_quantised(AutoConfig.from_pretrained(folder)):
+        check_quantisation("nf4")
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     return model
 

@@ -8,8 +8,11 @@ from functools import cache
 import torch
 from transformers import PreTrainedModel
 
+from peso.lm.kernels import use_kernels
+from peso.lm.quantisation import is_quantised
 from peso.lm.quick_layers import write_out_layers
 from peso.lm.quick_stack import write_out_stack
+from peso.types import Kernels
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 _LARGEST_BLOCK_BYTES, _LARGEST_HEAP_BYTES = 1 << 30, (1 << 31) - 1
@@ -28,7 +31,7 @@ def keep_freed_memory() -> None:
         library.mallopt(_TRIM_THRESHOLD, _LARGEST_HEAP_BYTES)
 
 
-def make_ready(model: PreTrainedModel) -> PreTrainedModel:
+def make_ready(model: PreTrainedModel, awaits_shards: bool = False, kernels: Kernels = "auto") -> PreTrainedModel:
     """Moves a model to the accelerator, if there is one, and gives it the kernels that suit the place.
 
     On CUDA that is FlexAttention, which skips what nobody sees in lines that users or branches share. A CPU has no way
@@ -36,13 +39,30 @@ def make_ready(model: PreTrainedModel) -> PreTrainedModel:
 
     Args:
         model: a plain backbone; changed in place.
+        awaits_shards: whether it is to be cut into shards later on: until then it stays in main memory, and the stack
+            keeps its own code, which has no copies of weights.
+        kernels: whether libraries of kernels may serve it on an accelerator.
     """
     if not torch.cuda.is_available():
         keep_freed_memory()
         write_out_layers(model)
-        write_out_stack(model)
-        return model
-    with suppress(ValueError):  # a model without it keeps its own way
-        model.set_attn_implementation("flex_attention")
-    torch.nn.Module.cuda(model)
+        if not awaits_shards:
+            write_out_stack(model)
+    elif not awaits_shards:
+        move_to_accelerator(model, kernels)
     return model
+
+
+def move_to_accelerator(model: PreTrainedModel, kernels: Kernels) -> None:
+    """Moves a model, or what of it is not there yet, and gives it the accelerator's kernels; nothing without one.
+
+    Args:
+        model: an adapter injected or not; changed in place.
+        kernels: whether libraries of kernels may serve it.
+    """
+    if torch.cuda.is_available():
+        with suppress(ValueError):  # a model without it keeps its own way
+            model.set_attn_implementation("flex_attention")
+        if not is_quantised(model.config):  # such a model was loaded there
+            torch.nn.Module.cuda(model)
+        use_kernels(model, kernels)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from peso.lm.lora_linear import can_merge
 from peso.lm.past_adapters import factors
@@ -51,6 +52,8 @@ class _Part:
         layer = self.layer.get_base_layer() if isinstance(self.layer, LoraLinear) else self.layer
         if type(layer) is not nn.Linear or layer.bias is not None:
             raise UnknownLayerError("a layer is more than one matrix")
+        if isinstance(layer.weight, DTensor):
+            raise UnknownLayerError("a layer is in shards")
         return layer.weight
 
     def rows(self, matrix: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from peso.lm.backbone import body_of
 from peso.lm.head import logit_cap, logits_of
+from peso.lm.kernels import attending_by_flash
 from peso.lm.sequences import Batch
 from peso.lm.short_attention import attending_in_products
 from peso.lm.token_rows import head_rows
@@ -97,7 +98,8 @@ def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
     """The states from which codes are predicted, [B, L, D] after the final norm."""
     with attending_in_products(model, batch.input_ids.shape[1]):
         if batch.visibility is None:
-            return body_of(model)(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+            with attending_by_flash(model):
+                return body_of(model)(input_ids=batch.input_ids, use_cache=False).last_hidden_state
         # Blocks are for FlexAttention, whose way back exists on accelerators only.
         uses_flex = model.config._attn_implementation == "flex_attention"
         return body_of(model)(

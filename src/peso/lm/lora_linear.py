@@ -7,7 +7,7 @@ come from products of rank r, and nothing is computed for the frozen W_0. Saving
 Shapes: T tokens, I and O input and output features, R rank.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import MethodType
 from typing import Any
@@ -16,8 +16,10 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
+from peso.lm.low_rank import adapted_layers
 from peso.lm.past_adapters import factors, past_of
 
 _SETTLED = "_settled_weight"
@@ -50,14 +52,24 @@ def merge_products(model: PeftModel) -> None:
     """Lets every LoRA layer of a model compute with a merged weight wherever that is the same function.
 
     A layer goes PEFT's own way while its dropout acts, when several adapters are active, where its matrix is stored
-    transposed (GPT-2), and where weights are not float32 (a small B A would vanish in the rounding of a narrower W_0).
+    transposed (GPT-2), and where it is no plain float32 one (a small B A would vanish in the rounding of a narrower or
+    quantised W_0).
 
     Args:
         model: its LoRA layers are changed in place; parameters, names and state stay as they are.
     """
-    for module in model.modules():
-        if isinstance(module, LoraLinear):
-            module.__dict__["forward"] = MethodType(_forward, module)
+    for layer in adapted_layers(model).values():
+        layer.__dict__["forward"] = MethodType(_forward if isinstance(layer, LoraLinear) else _by_parts, layer)
+
+
+def compute_in_parts(model: nn.Module) -> None:
+    """Lets every LoRA layer keep its matrix and its adapter apart, for weights of which nothing may stay behind.
+
+    Args:
+        model: one whose LoRA layers went through `merge_products`; changed in place.
+    """
+    for layer in adapted_layers(model).values():
+        layer.__dict__["forward"] = MethodType(_by_parts, layer)
 
 
 @contextmanager
@@ -98,10 +110,11 @@ def _forward(self: LoraLinear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return product
 
 
-def _by_parts(layer: LoraLinear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _by_parts(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """PEFT's own way, and past adapters as one more path beside it."""
     if past_of(layer) is None:
-        return LoraLinear.forward(layer, x, *args, **kwargs)
+        usual: Callable[..., Tensor] = type(layer).forward
+        return usual(layer, x, *args, **kwargs)
     base, dropout = layer.get_base_layer(), layer.lora_dropout[layer.active_adapters[0]]
     a, b = factors(layer)
     return base(x) + functional.linear(functional.linear(dropout(x), a.to(x.dtype)), b.to(x.dtype))
@@ -113,7 +126,9 @@ def can_merge(layer: LoraLinear) -> bool:
     if len(layer.active_adapters) != 1 or layer.active_adapters[0] not in layer.lora_A:
         return False
     name = layer.active_adapters[0]
-    is_plain = isinstance(base, nn.Linear) and name not in layer.lora_variant and not layer.lora_bias[name]
+    is_plain = type(base) is nn.Linear and name not in layer.lora_variant and not layer.lora_bias[name]
+    if not is_plain or isinstance(base.weight, DTensor):  # of which this process has a shard only
+        return False
     drops = layer.training and not isinstance(layer.lora_dropout[name], nn.Identity)
     is_on = not layer.merged and not layer.disable_adapters
-    return is_plain and is_on and not drops and base.weight.dtype == torch.float32 and not base.weight.requires_grad
+    return is_on and not drops and base.weight.dtype == torch.float32 and not base.weight.requires_grad

@@ -6,10 +6,11 @@ Shapes: r rank, I and O input and output features of a layer.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from peso.seeding import derive_seed
@@ -65,12 +66,12 @@ def summed(pieces: Sequence[LowRank]) -> LowRank:
     )
 
 
-def adapted_layers(model: nn.Module) -> dict[str, LoraLinear]:
-    """The layers that carry an adapter, by the names of `LowRank`."""
+def adapted_layers(model: nn.Module) -> dict[str, Any]:
+    """The layers that carry an adapter, by the names of `LowRank`: PEFT's, over plain matrices and quantised ones."""
     return {
         name.removeprefix("base_model.model.").removeprefix("model."): module
         for name, module in model.named_modules()
-        if isinstance(module, LoraLinear)
+        if isinstance(module, LoraLayer)
     }
 
 
@@ -107,7 +108,7 @@ def fresh_low_rank(like: LowRank, seed: int) -> LowRank:
     return LowRank(a, {name: torch.zeros_like(matrix) for name, matrix in like.b.items()})
 
 
-def _weights(layer: LoraLinear) -> tuple[Tensor, Tensor]:
+def _weights(layer: LoraLayer) -> tuple[Tensor, Tensor]:
     name = layer.active_adapters[0]
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     assert isinstance(a, Tensor) and isinstance(b, Tensor)

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from peso.lm.sharding import whole_matrix
+
 _SLOTS = "_row_slots"
 
 
@@ -46,19 +48,23 @@ def head_rows(model: PreTrainedModel, token_ids: Tensor | None = None) -> Tensor
     head = model.get_output_embeddings()
     layer = getattr(head, "token_adapter", None)
     if layer is None:
-        return head.weight if token_ids is None else head.weight[token_ids]
+        return _taken(whole_matrix(head.weight), token_ids)
     trained = _trained_rows(layer)
     if trained is None:
         merged = layer.get_merged_weights(layer.active_adapters)
-        return merged if token_ids is None else merged[token_ids]
+        return _taken(merged, token_ids)
     rows_RD, slots_V = trained
     if token_ids is None:
-        return _choose(slots_V, rows_RD, layer.get_base_layer().weight)
+        return _choose(slots_V, rows_RD, whole_matrix(layer.get_base_layer().weight))
     first = _first_of_run(layer, token_ids)
     if first is not None:
         return rows_RD[first : first + len(token_ids)]  # a level's tokens are neighbours: a view, and no scatter back
     token_ids = token_ids.to(slots_V.device)
-    return _choose(slots_V[token_ids], rows_RD, layer.get_base_layer().weight[token_ids])
+    return _choose(slots_V[token_ids], rows_RD, whole_matrix(layer.get_base_layer().weight)[token_ids])
+
+
+def _taken(matrix_VD: Tensor, token_ids: Tensor | None) -> Tensor:
+    return matrix_VD if token_ids is None else matrix_VD[token_ids]
 
 
 def _first_of_run(layer: TrainableTokensLayer, token_ids: Tensor) -> int | None:

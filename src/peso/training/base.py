@@ -26,12 +26,13 @@ from peso.lm.device import make_ready
 from peso.lm.parameters import FlatParameters
 from peso.lm.past_adapters import magnitude_parameters
 from peso.lm.rows import Rows, many_targets_per_row, one_target_per_row
+from peso.lm.sharding import shard_frozen
 from peso.training.alignment import STAGE as ALIGNMENT
 from peso.training.alignment import align
 from peso.training.backbone_check import check_backbone
 from peso.training.importing import FRESH, imported_adapter
 from peso.training.materials import Materials, Reader, build_reader
-from peso.training.processes import is_first, locked_by_first, wait_for_all, written_by_first
+from peso.training.processes import is_first, locked_by_first, shares_backbone, wait_for_all, written_by_first
 from peso.training.trainer import EpochRecord, Stage, train_stage
 
 log = logging.getLogger(__name__)
@@ -111,8 +112,12 @@ def load_base(materials: Materials, base: Base, adapter: Path | None = None) -> 
         base: a finished base.
         adapter: folder of the adapter; v_0 by default.
     """
-    model, reader = _backbone(materials, base, base.folder / BACKBONE)
-    return load_adapter(model, adapter or base.folder / "adapter", is_trainable=True), reader
+    in_shards = shares_backbone(materials.config)
+    model, reader = _backbone(materials, base, base.folder / BACKBONE, in_shards)
+    adapted = load_adapter(model, adapter or base.folder / "adapter", is_trainable=True)
+    if in_shards:
+        shard_frozen(model, materials.config.training.kernels)
+    return adapted, reader
 
 
 def load_state(
@@ -140,8 +145,10 @@ def save_state(model: PreTrainedModel, folder: Path) -> int:
     return sum(file.stat().st_size for file in (folder / BACKBONE).glob("*.safetensors"))
 
 
-def _backbone(materials: Materials, base: Base, folder: Path) -> tuple[PreTrainedModel, Reader]:
-    model = make_ready(load_weights(folder))
+def _backbone(
+    materials: Materials, base: Base, folder: Path, awaits_shards: bool = False
+) -> tuple[PreTrainedModel, Reader]:
+    model = make_ready(load_weights(folder), awaits_shards, materials.config.training.kernels)
     return model, build_reader(materials, model, load_tokenizer(base.folder / BACKBONE))
 
 
@@ -194,7 +201,7 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
         records, selected = train_stage(model, reader.likelihood, stage, unfinished / "backbone.safetensors")
         epochs += _as_rows(records, selected, BACKBONE)
         own_memory(model)
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    num_parameters = model.num_parameters()
     with written_by_first(folder) as temporary:
         if temporary is not None:
             save_backbone(model, tokenizer, temporary / BACKBONE)
@@ -203,6 +210,8 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
         else:
             start = imported_adapter(folder.parent.parent, config.adapter.start)
             adapted = load_adapter(model, start, is_trainable=True)
+        if shares_backbone(config):
+            shard_frozen(model, config.training.kernels)
         if config.alignment.epochs:
             epochs += _aligned(materials, reader, tokenizer, adapter_parts(adapted), unfinished)
         if config.training.base_epochs:
@@ -256,11 +265,12 @@ def _trained_backbone(
         if record.get("backbone_id") == materials.backbone_id:
             log.info("the backbone of base %s is reused", file.parent.name)
             model, tokenizer = load_weights(file.parent / BACKBONE), load_tokenizer(file.parent / BACKBONE)
-            return make_ready(model), tokenizer, [epoch for epoch in record["epochs"] if epoch["stage"] == BACKBONE]
+            model = make_ready(model, kernels=config.training.kernels)
+            return model, tokenizer, [epoch for epoch in record["epochs"] if epoch["stage"] == BACKBONE]
     model, tokenizer = build_backbone(
         config.backbone, materials.semantic_ids.level_sizes, config.seed, materials.known_titles
     )
-    return make_ready(model), tokenizer, None
+    return make_ready(model, shares_backbone(config), config.training.kernels), tokenizer, None
 
 
 def _base_stage(

@@ -44,7 +44,8 @@ def export_version(
         The folders, by what they hold: `model` alone, or `backbone` and `adapter`.
 
     Raises:
-        WorkspaceError: there is no such version, a target exists, or a whole backbone (method "full") is not "merged".
+        WorkspaceError: there is no such version, a target exists, a whole backbone (method "full") is not "merged", or
+            one in four bits is to be.
     """
     folder = finished_run(workspace, run_id)
     materials = load_materials(workspace, make_config(folder / "config.toml"))
@@ -55,6 +56,11 @@ def export_version(
     base, version = read_base(materials, workspace / "bases"), folder / "adapters" / f"block_{block}"
     if (version / BACKBONE).exists() and form != "merged":
         raise WorkspaceError(f"versions of run {folder.name} are whole backbones; export them with --format merged.")
+    if form != "peft" and materials.config.backbone.quantisation != "none":
+        raise WorkspaceError(
+            f"the backbone of run {folder.name} is stored in four bits, into which nothing can be merged as it is; "
+            "export with --format peft."
+        )
     if form == "merged":
         return {"model": str(_write_model(materials, base, version, _free(output)))}
     name = f"{folder.name}-block_{block}"

@@ -20,6 +20,7 @@ from peso.decoding.reserved import Reserved, recommend_with_new
 from peso.decoding.trie import Trie, build_trie
 from peso.evaluation.tables import list_rows, ranks_in_lists, target_rows
 from peso.lm.rows import one_target_per_row
+from peso.lm.sharding import answering_others
 from peso.semantic_ids.added_items import AddedItems
 from peso.training.materials import Materials, Reader
 from peso.training.memory import NeighbourMemory, build_memory
@@ -154,10 +155,11 @@ def recommend_for(
     recommender = Recommender(reader.model, reader.builder.vocabulary, config.decoding)
     prompts = [reader.builder.prompt(history) for history in histories]
     remembered = None if memory is None else memory.recall(items_taken_before(dataset, targets))
-    if reserved is None:
-        found = recommender.recommend(prompts, trie, excluded, remembered)
-    else:
-        found = recommend_with_new(recommender, prompts, trie, reserved, excluded, remembered)
+    with answering_others(reader.model):
+        if reserved is None:
+            found = recommender.recommend(prompts, trie, excluded, remembered)
+        else:
+            found = recommend_with_new(recommender, prompts, trie, reserved, excluded, remembered)
     items, scores = gather_shares(len(all_targets), *found)
     return items, scores
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import polars as pl
 import torch
+from transformers import AutoConfig
 
 from peso.evaluation.summary import mean_over_blocks, summarise
 from peso.files import atomic_path, read_json, write_json
-from peso.training.base import Base
+from peso.lm.kernels import PACKAGES, kernels_for
+from peso.training.base import BACKBONE, Base
 from peso.training.materials import Materials
 from peso.training.measure import Measurement
 from peso.training.update import UPDATE_FILE, Update
@@ -112,6 +114,7 @@ def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes
         "peak_rss_bytes": peak_rss_bytes,
         "config": config.model_dump(mode="json"),
         "versions": versions(),
+        "kernels": _kernels(materials, base),
         "data_fingerprint": materials.data_fingerprint,
         "dataset": {
             "num_users": dataset.num_users,
@@ -131,6 +134,12 @@ def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes
 
 def _part(targets: pl.DataFrame, protocol: str, model_block: int) -> pl.DataFrame:
     return targets.filter((pl.col("protocol") == protocol) & (pl.col("model_block") == model_block))
+
+
+def _kernels(materials: Materials, base: Base) -> list[str]:
+    """What other libraries computed, with their versions; empty where all was stock or peso's own."""
+    names = kernels_for(AutoConfig.from_pretrained(base.folder / BACKBONE), materials.config.training.kernels)
+    return [f"{name} ({version(PACKAGES[name])})" for name in names]
 
 
 def versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from peso.data.examples import targets_of_block
 from peso.lm.backbone import EMBEDDED
+from peso.lm.quantisation import check_quantisation
 from peso.lm.rows import Rows
 from peso.lm.shallow import ShallowBackbone
 from peso.training.base import BACKBONE, training_rows
@@ -99,10 +100,13 @@ def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: floa
         teraflops: floating-point operations per second that the accelerator keeps up, in 10^12.
 
     Raises:
-        ConfigError: the backbone's configuration or tokenizer is missing.
+        ConfigError: the backbone's configuration or tokenizer is missing, or a plan for this CPU has weights that it
+            cannot compute with.
     """
-    shallow = ShallowBackbone(materials.config.backbone, materials.semantic_ids.level_sizes)
     on_gpu = gpu_memory_gib is not None
+    if not on_gpu:
+        check_quantisation(materials.config.backbone.quantisation)
+    shallow = ShallowBackbone(materials.config.backbone, materials.semantic_ids.level_sizes)
     training = materials.config.training
     rows_of_block = [
         training_rows(materials, targets_of_block(materials.dataset, block, "train"))

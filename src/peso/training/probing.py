@@ -13,10 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from peso.config import RunConfig
 from peso.data.dataset import IntArray
 from peso.lm.adapters import attach_adapter
+from peso.lm.backbone import body_of
 from peso.lm.device import make_ready
 from peso.lm.fake import without_contents
 from peso.lm.live_bytes import LiveBytes
 from peso.lm.parameters import FlatParameters
+from peso.lm.quantisation import quantised_bytes
 from peso.lm.quick_stack import LONGEST as SHORT_STACK
 from peso.lm.rows import Rows
 from peso.lm.shallow import ShallowBackbone
@@ -112,6 +114,7 @@ def _probe(
     trained = [(name, parameter) for name, parameter in whole.named_parameters() if parameter.requires_grad]
     num_trained = sum(parameter.numel() for _, parameter in trained)
     weights = sum(tensor.nbytes for tensor in (*whole.parameters(), *whole.buffers()))
+    saved, spelled_out = (0, 0) if config.backbone.quantisation == "none" else quantised_bytes(body_of(model))
     shapes = [tuple(parameter.shape) for name, parameter in trained if "lora_" in name]
     of_anchor = _anchor_size(config, num_trained, shapes) if planned.name == "update" else 0
     mode = FakeTensorMode(allow_non_fake_inputs=True) if on_gpu else None
@@ -138,9 +141,9 @@ def _probe(
     return Cost(
         num_parameters=num_parameters,
         num_trained=num_trained,
-        weights_bytes=weights,
+        weights_bytes=weights - saved,
         state_bytes=(num_trained * _STATE_COPIES + of_anchor) * FLOAT_BYTES,
-        pass_bytes=live.peak,
+        pass_bytes=live.peak + spelled_out,
         effort=float(counter.get_total_flops()) if on_gpu else seconds,
         num_tokens=int(reader.builder.row_lengths(planned.rows)[middling].sum()),
     )

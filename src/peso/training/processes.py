@@ -6,7 +6,7 @@ after the first has written them, so the workspace must be one that all of them 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,9 +18,12 @@ from filelock import BaseFileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
+from peso.config import RunConfig
+from peso.errors import ConfigError
 from peso.files import atomic_directory
 
 Number = TypeVar("Number", bound=np.generic)
+Share = TypeVar("Share")
 
 
 def join_processes() -> None:
@@ -50,6 +53,24 @@ def process_number() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def check_processes(config: RunConfig) -> None:
+    """Whether there are enough for what a run wants.
+
+    Raises:
+        ConfigError: shards are wanted, and there is nobody to share with.
+    """
+    if config.training.sharding != "none" and num_processes() == 1:
+        raise ConfigError(
+            f'training.sharding "{config.training.sharding}" shares a backbone out among processes, and there is one; '
+            'start several with torchrun, or leave it at "none".'
+        )
+
+
+def shares_backbone(config: RunConfig) -> bool:
+    """Whether each process keeps a shard of the frozen backbone; one that reads a finished run alone has it whole."""
+    return config.training.sharding == "fsdp" and num_processes() > 1
+
+
 def is_first() -> bool:
     """Whether this process writes."""
     return process_number() == 0
@@ -63,7 +84,12 @@ def wait_for_all() -> None:
 
 def own_share(entries: NDArray[Number]) -> NDArray[Number]:
     """Every n-th entry of an array that all processes hold: no entry is dropped, none is taken twice."""
-    return entries[process_number() :: num_processes()]
+    return share_of(entries, process_number())
+
+
+def share_of(entries: NDArray[Number], process: int) -> NDArray[Number]:
+    """What `own_share` is in a process."""
+    return entries[process :: num_processes()]
 
 
 def gather_shares(num_entries: int, *shares: NDArray[Any]) -> tuple[NDArray[Any], ...]:
@@ -85,6 +111,24 @@ def gather_shares(num_entries: int, *shares: NDArray[Any]) -> tuple[NDArray[Any]
         add_over_processes(whole)
         wholes.append(whole.numpy())
     return tuple(wholes)
+
+
+def own_passes(shares: Sequence[Sequence[Share]], in_step: bool) -> Iterator[tuple[Share, bool]]:
+    """This process's passes, and whether each counts.
+
+    Args:
+        shares: what every process has to pass over, by their numbers.
+        in_step: whether all must make as many passes: those with fewer then repeat one that counts for nothing.
+
+    Yields:
+        Its entries, True; then, in step, an entry of somebody's, False, until all have made as many.
+    """
+    own = shares[process_number()]
+    for share in own:
+        yield share, True
+    longest = max(shares, key=len)
+    for _ in range(len(longest) - len(own) if in_step else 0):
+        yield longest[0], False
 
 
 def add_over_processes(values: Tensor) -> None:

@@ -18,12 +18,13 @@ from filelock import FileLock, Timeout
 from peso.config import RunConfig, dump_config
 from peso.errors import WorkspaceError
 from peso.files import read_json, remove_leftovers, write_text
+from peso.lm.quantisation import check_quantisation
 from peso.methods.registry import build_method
 from peso.training.base import BASE_BLOCK, Base, load_state, prepare_base
 from peso.training.materials import Materials, Reader, load_materials
 from peso.training.measure import Measurement, measure_in_block, measure_next_block
 from peso.training.outcome import MEASURED, RESULT, read_update, write_measurements, write_outcome
-from peso.training.processes import is_first, locked_by_first, wait_for_all, written_by_first
+from peso.training.processes import check_processes, is_first, locked_by_first, wait_for_all, written_by_first
 from peso.training.update import UPDATE_FILE, run_update, write_update
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,12 @@ def run_stream(workspace: Path, config: RunConfig, resume: bool = False) -> Path
         The run's folder, with `result.json`.
 
     Raises:
+        ConfigError: shards are wanted in one process, or few bits without CUDA.
+        InstallationError: few bits are wanted without the library for them.
         WorkspaceError: no data, the run exists and `resume` is false, or another process is at it.
     """
+    check_processes(config)
+    check_quantisation(config.backbone.quantisation)
     materials = load_materials(workspace, config)
     folder = workspace / "runs" / materials.run_id
     with _claimed(folder):

@@ -22,10 +22,11 @@ from peso.lm.likelihood import CodeLikelihood
 from peso.lm.parameters import FlatParameters
 from peso.lm.rows import Rows
 from peso.lm.sequences import SequenceBuilder
+from peso.lm.sharding import is_sharded
 from peso.seeding import derive_seed
 from peso.training.checkpoints import load_checkpoint, save_checkpoint
 from peso.training.optimisation import FlatOptimizer
-from peso.training.processes import add_over_processes, is_first, num_processes, own_share, process_number
+from peso.training.processes import add_over_processes, is_first, num_processes, own_passes, process_number, share_of
 from peso.training.pulled_steps import Pull, PulledSteps
 
 log = logging.getLogger(__name__)
@@ -226,7 +227,8 @@ def training_step(
 def add_gradient(model: PreTrainedModel, likelihood: CodeLikelihood, stage: Stage, chosen: np.ndarray) -> Tensor:
     """Adds the gradient of the mean cross-entropy over some training rows' tokens to the parts' gradients.
 
-    Each process takes its share of the rows; the sums are over all of them.
+    Each process takes its share of the rows; the sums are over all of them. Where the backbone is in shards, all make
+    as many passes, forward and back.
 
     Args:
         model: in training mode.
@@ -237,21 +239,30 @@ def add_gradient(model: PreTrainedModel, likelihood: CodeLikelihood, stage: Stag
     Returns:
         The summed loss of all targets in nats, a scalar without gradient.
     """
-    rows, training = stage.train_rows.take(own_share(chosen)), stage.training
+    training = stage.training
     builder = stage.builder.with_end() if training.end_token else stage.builder
     num_tokens = builder.vocabulary.num_levels + training.end_token
     num_losses = int(stage.train_rows.num_targets[chosen].sum()) * num_tokens
     loss_sum = torch.zeros((), device=model.device)
-    for piece in split_by_weight(rows.num_targets, training.passes_per_step) if len(rows) else []:
-        batch = builder.batch(rows.take(piece), training.line_tokens).to(model.device)
+    shares = [_pieces(stage, share_of(chosen, process)) for process in range(num_processes())]
+    for piece, counts in own_passes(shares, is_sharded(model)):
+        batch = builder.batch(stage.train_rows.take(piece), training.line_tokens).to(model.device)
         with torch.autocast(model.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
             loss = likelihood.negative_log_likelihood(model, batch, training.temperature).sum()
-        (loss / num_losses).backward()
-        loss_sum += loss.detach()
+        (loss * counts / num_losses).backward()
+        loss_sum += loss.detach() * counts
     for part in stage.parts.values():
         add_over_processes(part.gradient)
     add_over_processes(loss_sum)
     return loss_sum
+
+
+def _pieces(stage: Stage, chosen: np.ndarray) -> list[np.ndarray]:
+    """Training rows of one process as those of its passes."""
+    if not len(chosen):
+        return []
+    weights = stage.train_rows.num_targets[chosen]
+    return [chosen[piece] for piece in split_by_weight(weights, stage.training.passes_per_step)]
 
 
 def clip_gradient(optimizer: FlatOptimizer, longest: float) -> None:
@@ -290,9 +301,13 @@ def code_losses(model: PreTrainedModel, likelihood: CodeLikelihood, builder: Seq
     """
     model.eval()
     losses = torch.zeros(len(rows), builder.vocabulary.num_levels, dtype=torch.float64)
-    for chosen in evaluation_batches(builder, rows)[process_number() :: num_processes()]:
+    batches = evaluation_batches(builder, rows)
+    shares = [batches[process :: num_processes()] for process in range(num_processes())]
+    for chosen, counts in own_passes(shares, is_sharded(model)):
         batch = builder.batch(rows.take(chosen)).to(model.device)
-        losses[torch.from_numpy(chosen)] = likelihood.negative_log_likelihood(model, batch).double().cpu()
+        of_batch = likelihood.negative_log_likelihood(model, batch).double().cpu()
+        if counts:
+            losses[torch.from_numpy(chosen)] = of_batch
     add_over_processes(losses)
     return losses.numpy()
 

@@ -1,0 +1,187 @@
+"""A frozen backbone in shards over two processes: half the bytes in each, and the numbers of one that has it whole."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+
+from language_models import write_language_model
+from peso.config import AdapterConfig, RunConfig, make_config
+from peso.decoding.branches import StockBody
+from peso.decoding.quick_body import quick_body
+from peso.errors import ConfigError
+from peso.lm.adapters import attach_adapter
+from peso.lm.backbone import body_of, load_weights
+from peso.lm.device import make_ready
+from peso.lm.sharding import answering_others, frozen_bytes_here, is_sharded, shard_frozen
+from peso.lm.token_rows import head_rows
+from peso.training.materials import load_materials
+from peso.training.processes import own_passes
+from peso.training.recommending import recommend_for_user
+from peso.training.stream import run_stream
+from runs import assert_same_numbers
+from streams import config, fill
+from torchruns import start
+
+_CODES = range(5, 25)
+
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "untied, per level": ("llama", {}, {}),
+    "tied, whole vocabulary, checkpointing, a measured metric": (
+        "smollm", {"normaliser": "vocabulary", "gradient_checkpointing": True, "passes_per_step": 3},
+        {"metric": "kronecker"},
+    ),
+}  # fmt: skip
+
+
+def config_of(source: Path, sharding: str, proximal: dict[str, Any] | None = None, **training: Any) -> RunConfig:
+    return config(
+        method="peso",
+        backbone={"source": str(source)},
+        adapter={"r": 2, "lora_alpha": 4, "target_modules": ["all-linear"]},
+        training={"epochs": 2, "base_batch_targets": 64, "sharding": sharding} | training,
+        decoding={"beam_width": 10, "batch_tokens": 400},
+        evaluation={"next_block": "ranks"},
+        proximal=proximal or {},
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_with_a_shard_each_end_with_the_numbers_of_one(tmp_path: Path, case: str) -> None:
+    family, training, proximal = CASES[case]
+    source = write_language_model(tmp_path / "lm", family)
+    alone = run_stream(fill(tmp_path / "alone" / "world"), config_of(source, "none", proximal, **training))
+    workspace = fill(tmp_path / "shared" / "world")
+    process = start(workspace, config_of(source, "fsdp", proximal, **training))
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0
+    (folder,) = (workspace / "runs").glob("peso-*")
+    assert output.decode().splitlines()[-1] == str(folder / "result.json")
+    assert folder.name != alone.name, "what is not the default is named"
+    assert_same_numbers(folder, alone)
+    assert_same_adapters(folder, alone)
+    user = load_materials(workspace, config_of(source, "none")).dataset.user_ids[0]
+    lists = [recommend_for_user(one, user, 5)["recommendations"] for one in (workspace, alone.parent.parent)]
+    assert [entry["item_id"] for entry in lists[0]] == [entry["item_id"] for entry in lists[1]], "read by one process"
+
+
+def test_a_sharded_run_resumes_after_one_process_is_killed(tmp_path: Path) -> None:
+    source = write_language_model(tmp_path / "lm", "llama")
+    alone = run_stream(fill(tmp_path / "alone" / "world"), config_of(source, "none"))
+    chosen, workspace = config_of(source, "fsdp"), fill(tmp_path / "shared" / "world")
+    process = start(workspace, chosen)
+    deadline = time.monotonic() + 300
+    while not list(workspace.glob("runs/*/checkpoint_block_1.safetensors")):
+        assert process.poll() is None, "the run ended before its first checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+    process.communicate(timeout=200)
+    assert process.returncode != 0
+    assert not list(workspace.glob("runs/*/result.json"))
+    process = start(workspace, chosen, "--resume")
+    process.communicate(timeout=400)
+    assert process.returncode == 0
+    (folder,) = (workspace / "runs").glob("peso-*")
+    assert_same_numbers(folder, alone)
+    assert_same_adapters(folder, alone)
+
+
+def assert_same_adapters(folder: Path, alone: Path) -> None:
+    files = sorted(path.relative_to(alone) for path in alone.glob("adapters/*/adapter_model.safetensors"))
+    assert len(files) == 3
+    for file in files:
+        ours, theirs = load_file(folder / file), load_file(alone / file)
+        assert ours.keys() == theirs.keys()
+        for name, matrix in theirs.items():
+            torch.testing.assert_close(ours[name], matrix, rtol=1e-3, atol=1e-4 * float(matrix.abs().max()), msg=name)
+
+
+def _facts(folder: Path, sharded: bool, own_tokens: int) -> dict[str, Any]:
+    """States, gradients and beams of a model, whole or in shards."""
+    model = make_ready(load_weights(folder), awaits_shards=sharded)
+    adapted = attach_adapter(model, AdapterConfig(r=4, target_modules=("all-linear",)), _CODES, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1, generator=generator)
+    num_bytes = frozen_bytes_here(adapted)
+    if sharded:
+        shard_frozen(model)
+    assert is_sharded(model) == sharded
+    tokens = torch.arange(3, 3 + 2 * own_tokens).view(2, own_tokens) % 40
+    body = body_of(model)
+    with torch.inference_mode():
+        before = body(input_ids=tokens, use_cache=False).last_hidden_state
+    model.train()
+    states = body(input_ids=tokens, use_cache=False).last_hidden_state
+    (states @ head_rows(model).T).logsumexp(-1).sum().backward()
+    gradients = {name: p.grad for name, p in adapted.named_parameters() if p.requires_grad}
+    assert len(gradients) > 10
+    model.eval()
+    lengths = torch.tensor([own_tokens, own_tokens - 1])
+    reader = quick_body(model)
+    assert not sharded or isinstance(reader, StockBody)
+    with answering_others(model):
+        for _ in range(own_tokens):  # the other process reads more, or fewer, and neither knows
+            at_last, beams = reader.read(tokens, lengths)
+        extended = beams.extend(torch.tensor([[6, 7], [8, 9]]), torch.zeros(2, 2, dtype=torch.int64))
+    facts: dict[str, Any] = {"before": before, "states": states.detach(), "at_last": at_last, "extended": extended}
+    return facts | gradients | {"bytes": (num_bytes, frozen_bytes_here(adapted))}
+
+
+def _compare(process: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=process, world_size=2)
+    own_tokens = 5 + 3 * process
+    ours, theirs = (_facts(folder, sharded, own_tokens) for sharded in (True, False))
+    whole, shard = ours.pop("bytes")
+    assert theirs.pop("bytes") == (whole, whole)
+    assert shard == pytest.approx(whole / 2, rel=0.01)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert isinstance(tensor, Tensor)
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-4, atol=1e-5 * float(tensor.abs().max()), msg=name)
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("family", ["llama", "smollm", "gemma", "gpt2"])
+def test_each_process_keeps_half_and_computes_the_same(tmp_path: Path, family: str) -> None:
+    folder = write_language_model(tmp_path / "lm", family)
+    spawn(_compare, (folder,), nprocs=2)
+
+
+def test_passes_in_step_are_as_many_as_the_longest_share() -> None:
+    shares = [[1, 2], [3, 4, 5]]
+    assert list(own_passes(shares, in_step=True)) == [(1, True), (2, True), (3, False)]
+    assert list(own_passes(shares, in_step=False)) == [(1, True), (2, True)]
+    assert list(own_passes([[], [7]], in_step=True)) == [(7, False)]
+
+
+def test_shards_are_refused_where_there_is_nothing_to_share(tmp_path: Path) -> None:
+    shards = {"training": {"sharding": "fsdp"}}
+    with pytest.raises(ConfigError, match="the embedded backbone is small and trains itself"):
+        make_config(None, shards)
+    with pytest.raises(ConfigError, match='the method "full" trains all weights'):
+        make_config(None, shards | {"method": "full", "backbone": {"source": "lm"}})
+    chosen = make_config(None, shards | {"backbone": {"source": "lm"}})
+    with pytest.raises(ConfigError, match="there is one; start several with torchrun"):
+        run_stream(tmp_path, chosen)
+
+
+def test_no_shards_go_unnamed_so_that_ids_stay() -> None:
+    plain, named = make_config(None, {}), make_config(None, {"training": {"sharding": "none"}})
+    assert plain.base_part() == named.base_part()
+    assert "sharding" not in plain.model_dump(mode="json")["training"]
+    chosen = make_config(None, {"training": {"sharding": "fsdp"}, "backbone": {"source": "lm"}})
+    assert chosen.base_part()["training"]["sharding"] == "fsdp"

@@ -46,6 +46,7 @@ bench: install  ## speed, against the stock libraries; about twenty minutes on t
 	mkdir -p $(ENGINE)
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --output $(ENGINE)/$$name.json || exit 1; done
 	$(BIN)/python -m benchmarks.engine_page $(ENGINE)
+	$(BIN)/python -m benchmarks.scale_page
 
 study: install  ## quality, on the authors' releases: the tables of docs/results; about an hour and a half on two cores
 	$(BIN)/python -m benchmarks.releases

@@ -10,8 +10,8 @@ import pytest
 
 from peso.baselines.base import Baseline
 from peso.baselines.bpr import Bpr
+from peso.baselines.classical import require_library, taken_items
 from peso.baselines.item_knn import ItemKnn, ItemKnnSettings
-from peso.baselines.library import require_library, taken_items
 from peso.baselines.run import run_baselines
 from peso.data.dataset import Dataset
 from peso.data.examples import targets_of_block

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from peso.baselines.base import Baseline
-from peso.baselines.library import require_library, taken_items
+from peso.baselines.classical import require_library, taken_items
 from peso.baselines.lists import completed
 from peso.data.dataset import Dataset, IntArray
 from peso.seeding import derive_seed

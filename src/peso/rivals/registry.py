@@ -2,8 +2,8 @@
 
 from peso.baselines.base import Baseline
 from peso.baselines.bpr import Bpr
+from peso.baselines.classical import require_library
 from peso.baselines.item_knn import ItemKnn
-from peso.baselines.library import require_library
 from peso.rivals.sasrec import SasRecRetrained, SasRecUpdated
 
 CLASSICAL: tuple[type[Baseline], ...] = (ItemKnn, Bpr, SasRecUpdated, SasRecRetrained)

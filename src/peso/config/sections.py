@@ -1,30 +1,21 @@
-"""One configuration per run: every number that decides a result, with its meaning under it.
+"""The tables of a configuration: every number that decides a result, with its meaning under it."""
 
-A configuration file is TOML with the same nesting; unknown keys and values out of range are all reported at once.
-"""
+from typing import Annotated, Any, ClassVar, Literal
 
-import tomllib
-from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tomli_w
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_serializer,
 )
 
-from peso.errors import ConfigError
 from peso.types import (
     CatalogueName,
     DecodingNormaliser,
     Kernels,
-    MethodName,
     MetricName,
     NewTokenRows,
     NextBlockDetail,
@@ -36,17 +27,30 @@ from peso.types import (
     RepeatsName,
     Sharding,
     StartName,
-    TemplateName,
     TrainedRows,
 )
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A table of the configuration."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    UNNAMED: ClassVar[tuple[str, ...]] = ()
+    """Options that are written only where they differ from their default: runs and bases are named by what is written,
+    and were before there was such a choice."""
 
-class BackboneConfig(_Section):
+    @model_serializer(mode="wrap")
+    def _without_unnamed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        usual = {name: type(self).model_fields[name].default for name in self.UNNAMED}
+        return {name: value for name, value in written.items() if name not in usual or value != usual[name]}
+
+
+class BackboneConfig(Section):
     """The language model under the adapter."""
+
+    UNNAMED: ClassVar[tuple[str, ...]] = ("quantisation",)
 
     source: str = "embedded"
     """"embedded" (a small Llama trained from scratch on block 0), or a folder or hub name of a causal LM."""
@@ -71,14 +75,8 @@ class BackboneConfig(_Section):
     weight_decay: float = Field(0.7, ge=0)
     """AdamW weight decay when training from scratch; strong, because block 0 is small for a language model."""
 
-    @model_serializer(mode="wrap")
-    def _unnamed_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Weights as they come go unnamed: bases are named by what is written, and were before there was a choice."""
-        written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if (key, value) != ("quantisation", "none")}
 
-
-class AdapterConfig(_Section):
+class AdapterConfig(Section):
     """The one evolving LoRA adapter."""
 
     r: int = Field(32, ge=1)
@@ -101,7 +99,7 @@ class AdapterConfig(_Section):
     the workspace. It then trains on block 0 for training.base_epochs; 0 takes it as it is."""
 
 
-class AlignmentConfig(_Section):
+class AlignmentConfig(Section):
     """An optional stage of the base on a language model: titles of block 0's items to semantic IDs, and back."""
 
     epochs: int = Field(0, ge=0)
@@ -112,8 +110,10 @@ class AlignmentConfig(_Section):
     """Texts per optimizer step."""
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """How an adapter is trained on a block."""
+
+    UNNAMED: ClassVar[tuple[str, ...]] = ("sharding", "kernels")
 
     base_epochs: int = Field(1, ge=0)
     """Passes of the adapter over block 0 (the state v_0 that every later block starts from)."""
@@ -163,13 +163,6 @@ class TrainingConfig(_Section):
     """Whether an answer ends with the end token, which is then part of the training loss, as in the released code;
     needs the template "instruct" and the normaliser "vocabulary"."""
 
-    @model_serializer(mode="wrap")
-    def _unnamed_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The usual goes unnamed: runs and bases are named by what is written, and were before there was a choice."""
-        written: dict[str, Any] = handler(self)
-        usual = {"sharding": "none", "kernels": "auto"}
-        return {key: value for key, value in written.items() if (key, value) not in usual.items()}
-
 
 DEFAULT_STRENGTHS: dict[ProximalForm, float] = {
     "decoupled": 3.0,
@@ -182,8 +175,10 @@ DEFAULT_STRENGTHS: dict[ProximalForm, float] = {
 """Of each form; those of "paper" and "official" are the paper's."""
 
 
-class ProximalConfig(_Section):
+class ProximalConfig(Section):
     """What anchors the adapter to its previous state in PESO (Eq. 12); ignored by other methods."""
+
+    UNNAMED: ClassVar[tuple[str, ...]] = ("metric",)
 
     form: ProximalForm = "decoupled"
     """A pull between steps ("decoupled"), or a term in the loss; see `peso.methods.pull` and `.proximal`."""
@@ -201,14 +196,8 @@ class ProximalConfig(_Section):
     def _default_of_form(cls, value: float | str | None, info: ValidationInfo) -> float | str | None:
         return DEFAULT_STRENGTHS[info.data["form"]] if value is None and "form" in info.data else value
 
-    @model_serializer(mode="wrap")
-    def _unnamed_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The paper's metric goes unnamed: runs are named by what is written, and were before there were others."""
-        written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if (key, value) != ("metric", "softmax")}
 
-
-class CumulativeConfig(_Section):
+class CumulativeConfig(Section):
     """What SumLoRA and SD-LoRA keep of the past (methods "sum_lora" and "sd_lora"); ignored by others."""
 
     past: PastName = "all"
@@ -217,43 +206,45 @@ class CumulativeConfig(_Section):
     """What the current adapter starts from."""
 
 
-class OrthogonalConfig(_Section):
+class OrthogonalConfig(Section):
     """How far the method "orthogonal" pushes the adapter away from its past; ignored by others."""
 
     strength: float = Field(0.1, ge=0)
     """Factor of the overlap."""
 
 
-class EwcConfig(_Section):
+class EwcConfig(Section):
     """How stiff the method "ewc" makes what the previous block depended on; ignored by others."""
 
     strength: float = Field(0.01, ge=0)
     """Factor of the penalty; that of an L2 term of equal total weight."""
 
 
-class OutputKlConfig(_Section):
+class OutputKlConfig(Section):
     """How far the method "output_kl" holds what the adapter adds to each layer; ignored by others."""
 
     strength: float = Field(0.1, ge=0)
     """Factor of the divergence; 0 equals the method "single" bit for bit."""
 
 
-class ReplayConfig(_Section):
+class ReplayConfig(Section):
     """How much of the past the method "replay" shows again; ignored by others."""
 
     share: float = Field(1.0, gt=0)
     """Past training targets per training target of the block."""
 
 
-class FullConfig(_Section):
+class FullConfig(Section):
     """How the method "full" trains a whole backbone; ignored by others."""
 
     learning_rate: float = Field(3e-4, gt=0)
     """Peak learning rate of all weights on later blocks."""
 
 
-class DecodingConfig(_Section):
+class DecodingConfig(Section):
     """How recommendations are read out of the model."""
+
+    UNNAMED: ClassVar[tuple[str, ...]] = ("new_item_share",)
 
     num_recommendations: int = Field(10, ge=1)
     """Length of the recommended list."""
@@ -275,14 +266,8 @@ class DecodingConfig(_Section):
     """Share of beams and of places in every list that is kept for items which no event before the latest block names
     (see `peso.decoding.reserved`); 0 leaves all to the scores."""
 
-    @model_serializer(mode="wrap")
-    def _unnamed_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Nothing reserved goes unnamed: runs are named by what is written, and were before there was a choice."""
-        written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if (key, value) != ("new_item_share", 0)}
 
-
-class MemoryConfig(_Section):
+class MemoryConfig(Section):
     """What stood near what, and what is alike, mixed into the model's probabilities while decoding (all of it ours)."""
 
     use: bool = True
@@ -304,187 +289,9 @@ class MemoryConfig(_Section):
     chooses it per level and block, by the likelihood of the block's validation targets."""
 
 
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """What is measured besides the paper's protocol."""
 
     next_block: NextBlockDetail = "ranks"
     """What to measure of every interaction of block t + 1 with the model after block t: "ranks" (all metrics),
     "log_likelihood" (about 20 times cheaper), or "off"."""
-
-
-SECTION_OF_METHOD: dict[MethodName, str] = {
-    "peso": "proximal",
-    "sum_lora": "cumulative",
-    "sd_lora": "cumulative",
-    "orthogonal": "orthogonal",
-    "ewc": "ewc",
-    "output_kl": "output_kl",
-    "replay": "replay",
-    "full": "full",
-}
-"""The section that only some methods read."""
-
-
-class RunConfig(_Section):
-    """Everything that decides the outcome of one run on a given data set."""
-
-    method: MethodName = "peso"
-    """Continual method."""
-    seed: int = Field(0, ge=0)
-    """Seed of weights, order and dropout, for base and updates alike."""
-    template: TemplateName = "sid"
-    """How a history is written."""
-    max_history: int = Field(20, ge=1)
-    """Longest history in items (paper: 20)."""
-    backbone: BackboneConfig = BackboneConfig()
-    adapter: AdapterConfig = AdapterConfig()
-    alignment: AlignmentConfig = AlignmentConfig()
-    training: TrainingConfig = TrainingConfig()
-    proximal: ProximalConfig = ProximalConfig()
-    cumulative: CumulativeConfig = CumulativeConfig()
-    orthogonal: OrthogonalConfig = OrthogonalConfig()
-    ewc: EwcConfig = EwcConfig()
-    output_kl: OutputKlConfig = OutputKlConfig()
-    replay: ReplayConfig = ReplayConfig()
-    full: FullConfig = FullConfig()
-    decoding: DecodingConfig = DecodingConfig()
-    memory: MemoryConfig = MemoryConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-
-    def backbone_part(self) -> dict[str, Any]:
-        """The part that decides a backbone trained on block 0: bases that agree on it share its weights."""
-        own = ("base_epochs", "base_learning_rate", "base_weight_decay")
-        part = self.base_part()
-        training = {key: value for key, value in part["training"].items() if key not in own}
-        part = {key: value for key, value in part.items() if key not in ("adapter", "alignment")}
-        return part | {"training": training}
-
-    def base_part(self) -> dict[str, Any]:
-        """The part that decides the base and v_0: runs that agree on it share one base checkpoint."""
-        training = self.training.model_dump(mode="json")
-        later_only = {"epochs", "learning_rate", "token_rows_learning_rate", "weight_decay", "batch_targets"}
-        return {
-            "seed": self.seed,
-            "template": self.template,
-            "max_history": self.max_history,
-            "backbone": self.backbone.model_dump(mode="json"),
-            "adapter": self.adapter.model_dump(mode="json"),
-            "alignment": self.alignment.model_dump(mode="json"),
-            "training": {key: value for key, value in training.items() if key not in later_only},
-        }
-
-    def update_part(self) -> dict[str, Any]:
-        """The part that decides every adapter: runs that agree on it differ in what they measure only."""
-        part = self.base_part() | {"method": self.method, "training": self.training.model_dump(mode="json")}
-        section = SECTION_OF_METHOD.get(self.method)
-        return part | ({section: getattr(self, section).model_dump(mode="json")} if section else {})
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both_tables else value
-    return merged
-
-
-def make_config(file: Path | None = None, overrides: dict[str, Any] | None = None) -> RunConfig:
-    """Defaults, then the file, then the overrides.
-
-    Args:
-        file: a TOML file with any subset of the keys of `RunConfig`.
-        overrides: nested values that win over the file (from command-line flags).
-
-    Raises:
-        ConfigError: the file is missing or not TOML, or any key or value is wrong (all named in one message).
-    """
-    values: dict[str, Any] = {}
-    if file is not None:
-        try:
-            values = tomllib.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"configuration file {file} does not exist; check the path given to --config.") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"configuration file {file} is not valid TOML: {error}.") from None
-    try:
-        config = RunConfig.model_validate(_merge(values, overrides or {}))
-    except ValidationError as error:
-        where = f"configuration ({file})" if file else "configuration"
-        problems = "; ".join(
-            f"{'.'.join(map(str, entry['loc']))}: {entry['msg'].lower()} (got {entry['input']!r})"
-            for entry in error.errors()
-        )
-        raise ConfigError(f"{where}: {problems}.") from None
-    _check_together(config)
-    return config
-
-
-def _check_together(config: RunConfig) -> None:
-    backbone, decoding = config.backbone, config.decoding
-    if backbone.hidden_size % (2 * backbone.num_heads):
-        raise ConfigError(
-            f"backbone.hidden_size {backbone.hidden_size} must be a multiple of 2 x backbone.num_heads "
-            f"({backbone.num_heads}): rotary positions turn pairs of a head's features."
-        )
-    if backbone.source == "embedded" and backbone.new_token_rows != "mean":
-        raise ConfigError(
-            f'backbone.new_token_rows "{backbone.new_token_rows}" needs a backbone that knows words; give one by '
-            "backbone.source, the embedded one learns its rows from scratch."
-        )
-    if backbone.source == "embedded" and config.adapter.start != "fresh":
-        raise ConfigError(
-            f"adapter.start {config.adapter.start!r} needs the backbone that the adapter was trained on; name it by "
-            "backbone.source, the embedded one is trained anew."
-        )
-    if backbone.source == "embedded" and config.alignment.epochs:
-        raise ConfigError(
-            f"alignment.epochs {config.alignment.epochs} needs a backbone that knows words; give one by "
-            "backbone.source, or set it to 0."
-        )
-    if backbone.quantisation != "none" and (backbone.source == "embedded" or config.method == "full"):
-        raise ConfigError(
-            f'backbone.quantisation "{backbone.quantisation}" stores a language model that is loaded and stays frozen; '
-            'with the embedded backbone, or the method "full", leave it at "none".'
-        )
-    if backbone.quantisation != "none" and config.training.sharding != "none":
-        raise ConfigError(
-            f'backbone.quantisation "{backbone.quantisation}" and training.sharding "{config.training.sharding}" do '
-            'not go together: weights in four bits are not cut into shards; set one of the two to "none".'
-        )
-    if config.training.sharding != "none" and backbone.source == "embedded":
-        raise ConfigError(
-            f'training.sharding "{config.training.sharding}" shares out a language model that is loaded; name one by '
-            "backbone.source, the embedded backbone is small and trains itself."
-        )
-    if config.training.sharding != "none" and config.method == "full":
-        raise ConfigError(
-            f'training.sharding "{config.training.sharding}" shares out what is frozen, and the method "full" trains '
-            'all weights; leave it at "none".'
-        )
-    if config.training.end_token and (config.template != "instruct" or config.training.normaliser != "vocabulary"):
-        raise ConfigError(
-            f'training.end_token needs template "instruct" and training.normaliser "vocabulary" (got '
-            f'"{config.template}" and "{config.training.normaliser}"): an end follows an answer only where no next '
-            "item does, and it is no code of a level."
-        )
-    proximal = config.proximal
-    if proximal.metric != "softmax" and proximal.form != "decoupled":
-        raise ConfigError(
-            f'proximal.metric "{proximal.metric}" needs proximal.form "decoupled" (got "{proximal.form}"): the other '
-            "forms are terms with a metric of their own."
-        )
-    if decoding.new_item_share and decoding.normaliser == "trie":
-        raise ConfigError(
-            f'decoding.new_item_share {decoding.new_item_share:g} needs decoding.normaliser "level" or "vocabulary": '
-            'under "trie" scores among the new items are not those among all.'
-        )
-    if decoding.beam_width < decoding.num_recommendations:
-        raise ConfigError(
-            f"decoding.beam_width {decoding.beam_width} is below decoding.num_recommendations "
-            f"{decoding.num_recommendations}; a beam per recommended item is the least."
-        )
-
-
-def dump_config(config: RunConfig) -> str:
-    """The complete configuration as TOML; `make_config` reads it back to an equal object."""
-    return tomli_w.dumps(config.model_dump(mode="json"))

@@ -1,0 +1,98 @@
+"""One configuration per run: every number that decides a result, with its meaning under it.
+
+A configuration file is TOML with the same nesting; unknown keys and values out of range are all reported at once.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import ValidationError
+
+from peso.config.run import SECTION_OF_METHOD, RunConfig
+from peso.config.sections import (
+    DEFAULT_STRENGTHS,
+    AdapterConfig,
+    AlignmentConfig,
+    BackboneConfig,
+    CumulativeConfig,
+    DecodingConfig,
+    EvaluationConfig,
+    EwcConfig,
+    FullConfig,
+    MemoryConfig,
+    OrthogonalConfig,
+    OutputKlConfig,
+    ProximalConfig,
+    ReplayConfig,
+    TrainingConfig,
+)
+from peso.config.together import check_together
+from peso.errors import ConfigError
+
+__all__ = [
+    "DEFAULT_STRENGTHS",
+    "SECTION_OF_METHOD",
+    "AdapterConfig",
+    "AlignmentConfig",
+    "BackboneConfig",
+    "CumulativeConfig",
+    "DecodingConfig",
+    "EvaluationConfig",
+    "EwcConfig",
+    "FullConfig",
+    "MemoryConfig",
+    "OrthogonalConfig",
+    "OutputKlConfig",
+    "ProximalConfig",
+    "ReplayConfig",
+    "RunConfig",
+    "TrainingConfig",
+    "dump_config",
+    "make_config",
+]
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both_tables else value
+    return merged
+
+
+def make_config(file: Path | None = None, overrides: dict[str, Any] | None = None) -> RunConfig:
+    """Defaults, then the file, then the overrides.
+
+    Args:
+        file: a TOML file with any subset of the keys of `RunConfig`.
+        overrides: nested values that win over the file (from command-line flags).
+
+    Raises:
+        ConfigError: the file is missing or not TOML, or any key or value is wrong (all named in one message).
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values = tomllib.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"configuration file {file} does not exist; check the path given to --config.") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"configuration file {file} is not valid TOML: {error}.") from None
+    try:
+        config = RunConfig.model_validate(_merge(values, overrides or {}))
+    except ValidationError as error:
+        where = f"configuration ({file})" if file else "configuration"
+        problems = "; ".join(
+            f"{'.'.join(map(str, entry['loc']))}: {entry['msg'].lower()} (got {entry['input']!r})"
+            for entry in error.errors()
+        )
+        raise ConfigError(f"{where}: {problems}.") from None
+    check_together(config)
+    return config
+
+
+def dump_config(config: RunConfig) -> str:
+    """The complete configuration as TOML; `make_config` reads it back to an equal object."""
+    return tomli_w.dumps(config.model_dump(mode="json"))

@@ -11,6 +11,22 @@ from peso.types import EncoderName, QuantizerName
 app = typer.Typer(help="Give items semantic IDs, and judge them.", no_args_is_help=True, rich_markup_mode=None)
 
 
+EncoderOption = Annotated[
+    str, typer.Option(help=f"{', '.join(get_args(EncoderName))}; several joined by + are concatenated.")
+]
+QuantizerOption = Annotated[str, typer.Option(help=f"{', '.join(get_args(QuantizerName))}.")]
+LevelsOption = Annotated[int, typer.Option(help="Codes per item.")]
+CodesOption = Annotated[int, typer.Option(help="Different codes of a level.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Model of sentences (default: the MiniLM of the extra text) or language-model: folder or hub name."
+    ),
+]
+VectorsOption = Annotated[Path | None, typer.Option(help=".npy or .parquet file of precomputed vectors.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
+
+
 @app.callback()
 def _items() -> None:
     """Give items semantic IDs, and judge them."""
@@ -19,20 +35,13 @@ def _items() -> None:
 @app.command("encode")
 def encode(
     workspace: WorkspaceOption,
-    encoder: Annotated[
-        str, typer.Option(help=f"{', '.join(get_args(EncoderName))}; several joined by + are concatenated.")
-    ] = "tfidf",
-    quantizer: Annotated[str, typer.Option(help=f"{', '.join(get_args(QuantizerName))}.")] = "rq-kmeans",
-    levels: Annotated[int, typer.Option(help="Codes per item.")] = 4,
-    codes: Annotated[int, typer.Option(help="Different codes of a level.")] = 256,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model of sentences (default: the MiniLM of the extra text) or language-model: folder or hub name."
-        ),
-    ] = None,
-    vectors: Annotated[Path | None, typer.Option(help=".npy or .parquet file of precomputed vectors.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
+    encoder: EncoderOption = "tfidf",
+    quantizer: QuantizerOption = "rq-kmeans",
+    levels: LevelsOption = 4,
+    codes: CodesOption = 256,
+    model: ModelOption = None,
+    vectors: VectorsOption = None,
+    seed: SeedOption = 0,
     json: JsonOption = False,
 ) -> None:
     """Learn a codebook from the items of block 0 and give every item a semantic ID of its own."""

@@ -3,14 +3,22 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from peso.cli.items import print_encoding
+from peso.cli.items import (
+    CodesOption,
+    EncoderOption,
+    LevelsOption,
+    ModelOption,
+    QuantizerOption,
+    SeedOption,
+    VectorsOption,
+    print_encoding,
+)
 from peso.cli.options import JsonOption, WorkspaceOption, print_json, show_progress
 from peso.cli.running import print_result
-from peso.types import EncoderName, QuantizerName
 
 if TYPE_CHECKING:
     from peso.scale.batches import Pool
@@ -86,20 +94,13 @@ def run_stream(
 @app.command()
 def encode(
     workspace: WorkspaceOption,
-    encoder: Annotated[
-        str, typer.Option(help=f"{', '.join(get_args(EncoderName))}; several joined by + are concatenated.")
-    ] = "tfidf",
-    quantizer: Annotated[str, typer.Option(help=f"{', '.join(get_args(QuantizerName))}.")] = "rq-kmeans",
-    levels: Annotated[int, typer.Option(help="Codes per item.")] = 4,
-    codes: Annotated[int, typer.Option(help="Different codes of a level.")] = 256,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model of sentences (default: the MiniLM of the extra text) or language-model: folder or hub name."
-        ),
-    ] = None,
-    vectors: Annotated[Path | None, typer.Option(help=".npy or .parquet file of precomputed vectors.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
+    encoder: EncoderOption = "tfidf",
+    quantizer: QuantizerOption = "rq-kmeans",
+    levels: LevelsOption = 4,
+    codes: CodesOption = 256,
+    model: ModelOption = None,
+    vectors: VectorsOption = None,
+    seed: SeedOption = 0,
     address: AddressOption = "local",
     workers: WorkersOption = None,
     cpus: CpusOption = 1,

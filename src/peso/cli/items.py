@@ -114,6 +114,11 @@ def add(
         f"{facts['num_added']:,} items added, {facts['num_items']:,} in all; {facts['num_moved']:,} found their "
         f"nearest code taken, and of {facts['num_without_vector']:,} the encoder knows nothing."
     )
+    if facts["num_new_codes"]:
+        typer.echo(
+            f"There were more items than codes: the last level grew by {facts['num_new_codes']:,}, and models read the "
+            "new codes by what they know of their nearest neighbours."
+        )
     if facts["error_old"]:
         typer.echo(
             f"Mean squared error of their codes: {facts['error_new']:.4g}; the catalogue's: {facts['error_old']:.4g}."

@@ -16,10 +16,12 @@ from peso.data.storage import read_facts, read_table
 from peso.errors import WorkspaceError
 from peso.files import atomic_directory, sha256_of, write_json
 from peso.semantic_ids.catalogue import SemanticIds
-from peso.semantic_ids.frozen import Vectors
+from peso.semantic_ids.frozen import Vectors, load_frozen
+from peso.semantic_ids.quantizers.base import Codebook
+from peso.semantic_ids.quantizers.registry import restore_codebook
 
 FOLDER = "added_items"
-_TABLE, _FACTS = "items.parquet", "added_items.json"
+_TABLE, _FACTS, _CODEBOOK = "items.parquet", "added_items.json", "codebook"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +33,14 @@ class AddedItems:
         titles: empty where unknown.
         codes: int64 [A, M], distinct, and none of the catalogue's.
         vectors: float32 [A, D], those that the codes were made from; D is 0 if there are no items.
+        codebook: the workspace's with a grown last level, once there were more items than codes; None before.
     """
 
     ids: Sequence[str]
     titles: Sequence[str]
     codes: IntArray
     vectors: Vectors
+    codebook: Codebook | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -46,6 +50,7 @@ class AddedItems:
             "\n".join(self.titles).encode(),
             self.codes.astype("<i8").tobytes(),
             self.vectors.astype("<f4").tobytes(),
+            *([] if self.codebook is None else [self.codebook.state().fingerprint.encode()]),
         )
 
     def save(self, workspace: Path, semantic_ids: SemanticIds) -> None:
@@ -55,6 +60,8 @@ class AddedItems:
         columns["vector"] = pl.Series(self.vectors.tolist(), dtype=pl.List(pl.Float32))
         with atomic_directory(workspace / FOLDER) as temporary:
             pl.DataFrame(columns).write_parquet(temporary / _TABLE)
+            if self.codebook is not None:
+                self.codebook.state().save(temporary, _CODEBOOK)
             facts = {"semantic_ids_fingerprint": semantic_ids.fingerprint, "fingerprint": self.fingerprint}
             write_json(temporary / _FACTS, facts)
 
@@ -84,7 +91,8 @@ def load_added_items(workspace: Path, semantic_ids: SemanticIds) -> AddedItems:
     frame = read_table(folder / _TABLE, columns | {"vector": pl.List(pl.Float32)})
     codes = frame.select(levels).to_numpy().astype(np.int64)
     vectors = np.array(frame["vector"].to_list(), dtype=np.float32)
-    added = AddedItems(frame["item_id"].to_list(), frame["title"].to_list(), codes, vectors)
+    codebook = restore_codebook(load_frozen(folder, _CODEBOOK)) if (folder / f"{_CODEBOOK}.json").exists() else None
+    added = AddedItems(frame["item_id"].to_list(), frame["title"].to_list(), codes, vectors, codebook)
     if added.fingerprint != facts["fingerprint"]:
         raise WorkspaceError(
             f"the added items in {folder} are damaged (wrong fingerprint); remove it and add them again."

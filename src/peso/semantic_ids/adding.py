@@ -10,12 +10,12 @@ from peso.data.new_items import NewItems, read_new_items
 from peso.data.storage import load_dataset
 from peso.errors import DataError, WorkspaceError
 from peso.semantic_ids.added_items import AddedItems, load_added_items
-from peso.semantic_ids.assignment import check_capacity
 from peso.semantic_ids.catalogue import load_semantic_ids
 from peso.semantic_ids.contents import full_text, read_workspace_items
 from peso.semantic_ids.encoders.base import ItemContents
 from peso.semantic_ids.encoders.batches import encode_in_batches
 from peso.semantic_ids.encoding import VECTORS_FOLDER
+from peso.semantic_ids.growing import with_room
 from peso.semantic_ids.item_tokenizer import load_item_tokenizer
 from peso.semantic_ids.quantizers.additive import AdditiveCodebook
 from peso.semantic_ids.settling import settle
@@ -29,13 +29,15 @@ def add_items(workspace: Path, path: Path) -> dict[str, Any]:
         path: see `read_new_items`.
 
     Returns:
-        JSON values: `num_added`, `num_items` (all there are now), `num_moved` (new items whose nearest code was taken),
-        `num_without_vector` (of which the encoder knows nothing, so that their codes say nothing either), and
-        `error_new` and `error_old`, the mean squared distance of the new items' and of the catalogue's vectors to their
-        nearest codes (None where there are no codewords): where the first is much larger, the codebook does not fit.
+        JSON values: `num_added`, `num_items` (all there are now), `num_new_codes` (by which the last level grew, as
+        there were more items than codes; see `peso.semantic_ids.growing`), `num_moved` (new items whose nearest code
+        was taken), `num_without_vector` (of which the encoder knows nothing, so that their codes say nothing either),
+        and `error_new` and `error_old`, the mean squared distance of the new items' and of the catalogue's vectors to
+        their nearest codes (None where there are no codewords): where the first is much larger, the codebook does not
+        fit.
 
     Raises:
-        DataError: the file is wrong, an item is in the workspace already, or there are more items than codes.
+        DataError: the file is wrong, or an item is in the workspace already.
         WorkspaceError: the codes were imported, another process is adding items, or something is missing or damaged.
         ConfigError: the encoder's model is gone or has changed.
     """
@@ -52,18 +54,19 @@ def add_items(workspace: Path, path: Path) -> dict[str, Any]:
         added = load_added_items(workspace, semantic_ids)
         _refuse_known(new, {*dataset.item_ids, *added.ids}, path)
         taken = np.concatenate([semantic_ids.codes, added.codes])
-        check_capacity(len(taken) + len(new.ids), semantic_ids.level_sizes)
         texts = [full_text(title, text) for title, text in zip(new.titles, new.texts, strict=True)]
         vectors = tokenizer.encoder.encode(ItemContents(new.ids, texts))
-        nearest = tokenizer.codebook.encode(vectors)
-        codes = settle(tokenizer.codebook, vectors, nearest, taken)
+        before = added.codebook or tokenizer.codebook
+        codebook = with_room(before, vectors, taken)
+        nearest = codebook.encode(vectors)
+        codes = settle(codebook, vectors, nearest, taken)
         error_new = error_old = None
-        if isinstance(tokenizer.codebook, AdditiveCodebook):
+        if isinstance(codebook, AdditiveCodebook):
             items = read_workspace_items(workspace / "data", dataset).contents
             known = encode_in_batches(tokenizer.encoder, items, workspace / VECTORS_FOLDER)
-            own = tokenizer.codebook.encode(known)
+            own = codebook.encode(known)
             error_new, error_old = (
-                float(tokenizer.codebook.squared_errors(some, its, semantic_ids.num_levels).mean())
+                float(codebook.squared_errors(some, its, semantic_ids.num_levels).mean())
                 for some, its in ((vectors, nearest), (known, own))
             )
         AddedItems(
@@ -71,12 +74,14 @@ def add_items(workspace: Path, path: Path) -> dict[str, Any]:
             [*added.titles, *new.titles],
             np.concatenate([added.codes, codes]),
             np.concatenate([added.vectors, vectors]) if len(added.ids) else vectors,
+            None if codebook is tokenizer.codebook else codebook,
         ).save(workspace, semantic_ids)
     finally:
         lock.release()
     return {
         "num_added": len(new.ids),
         "num_items": len(taken) + len(new.ids),
+        "num_new_codes": codebook.level_sizes[-1] - before.level_sizes[-1],
         "num_moved": int((codes != nearest).any(axis=1).sum()),
         "num_without_vector": int((~vectors.any(axis=1)).sum()),
         "error_new": error_new,

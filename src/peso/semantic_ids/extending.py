@@ -10,11 +10,11 @@ from peso.data.dataset import Dataset
 from peso.data.storage import load_dataset, read_facts
 from peso.files import write_json
 from peso.semantic_ids.added_items import AddedItems, load_added_items
-from peso.semantic_ids.assignment import check_capacity
 from peso.semantic_ids.catalogue import SemanticIds, load_semantic_ids
 from peso.semantic_ids.contents import read_workspace_items
 from peso.semantic_ids.encoders.batches import encode_in_batches
 from peso.semantic_ids.encoding import RECORD, VECTORS_FOLDER
+from peso.semantic_ids.growing import with_room
 from peso.semantic_ids.item_tokenizer import FOLDER, ItemTokenizer, load_item_tokenizer
 from peso.semantic_ids.quantizers.additive import AdditiveCodebook
 from peso.semantic_ids.settling import settle_by_blocks
@@ -26,7 +26,7 @@ class ExtendedCodes:
 
     Attributes:
         semantic_ids: of all its items.
-        tokenizer: that of the older workspace.
+        tokenizer: that of the older workspace; its last level has grown where there are more items than codes.
         record: of the encoding, for `encoding.json`.
         added: items that were added to the older workspace and that no event names yet.
         num_new: items with codes they never had.
@@ -62,7 +62,6 @@ def extend_codes(older: Path, newer: Path, after: Dataset) -> ExtendedCodes:
 
     Raises:
         WorkspaceError: codes were imported, or something is missing or damaged.
-        DataError: there are more items than codes.
         ConfigError: the encoder's model is gone or has changed.
     """
     before = load_dataset(older / "data")
@@ -74,23 +73,29 @@ def extend_codes(older: Path, newer: Path, after: Dataset) -> ExtendedCodes:
     known = np.array([places.get(item, -1) for item in [*before.item_ids, *added.ids]], dtype=np.int64)
     known_codes = np.concatenate([old.codes, added.codes])
     num_new = after.num_items - int((known >= 0).sum())
-    check_capacity(len(known_codes) + num_new, old.level_sizes)
     items = read_workspace_items(newer / "data", after).contents
     vectors = encode_in_batches(tokenizer.encoder, items, newer / VECTORS_FOLDER)
-    nearest = tokenizer.codebook.encode(vectors)
-    codes = settle_by_blocks(tokenizer.codebook, vectors, nearest, after.item_first_block, known_codes, known)
-    semantic_ids = SemanticIds(codes, nearest, old.level_sizes)
+    is_new = np.ones(after.num_items, dtype=bool)
+    is_new[known[known >= 0]] = False
+    before_growing = added.codebook or tokenizer.codebook
+    codebook = with_room(before_growing, vectors[is_new], known_codes)
+    nearest = before_growing.encode(vectors)  # an old item whose nearest word is one of the new has not moved
+    nearest[is_new] = codebook.encode(vectors[is_new])
+    codes = settle_by_blocks(codebook, vectors, nearest, after.item_first_block, known_codes, known)
+    semantic_ids = SemanticIds(codes, nearest, codebook.level_sizes)
     changed: dict[str, Any] = {
         "num_items": after.num_items,
+        "level_sizes": list(codebook.level_sizes),
         "num_items_without_vector": int((np.abs(vectors).sum(axis=1) == 0).sum()),
         "num_items_moved_to_a_free_code": semantic_ids.num_moved,
         "error_before": None,
         "error_after": None,
         "extends": {"semantic_ids": old.fingerprint, "num_new": num_new},
     }
-    if isinstance(tokenizer.codebook, AdditiveCodebook):
+    if isinstance(codebook, AdditiveCodebook):
         for name, some in (("error_before", nearest), ("error_after", codes)):
-            changed[name] = float(tokenizer.codebook.squared_errors(vectors, some, old.num_levels).mean())
+            changed[name] = float(codebook.squared_errors(vectors, some, old.num_levels).mean())
+    tokenizer = ItemTokenizer(tokenizer.encoder, codebook)
     return ExtendedCodes(semantic_ids, tokenizer, record | changed, _not_yet_taken(added, places), num_new)
 
 

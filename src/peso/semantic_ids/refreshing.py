@@ -65,28 +65,31 @@ def refresh_workspace(workspace: Path, target: Path, last: int, share: float) ->
             f"codes of {record['quantizer']} are not refreshed, their codewords may not lie anywhere; refresh those of "
             f"{', '.join(_FREE_WORDS)}, or encode the items in a new workspace."
         )
+    added = load_added_items(workspace, old)
+    grown = tokenizer.codebook if added.codebook is None else added.codebook
+    assert isinstance(grown, AdditiveCodebook)
     merged = merge_first_blocks(dataset, last)
     items = read_workspace_items(workspace / "data", dataset).contents
     vectors = encode_in_batches(tokenizer.encoder, items, workspace / VECTORS_FOLDER)
     first_blocks = merged.item_first_block
     seen = np.flatnonzero(first_blocks == 0)
-    learned = Relearned(tokenizer.codebook, old.codes[seen], np.zeros(len(seen), dtype=bool), 0)
+    learned = Relearned(grown, old.codes[seen], np.zeros(len(seen), dtype=bool), 0)
     if share:
-        learned = relearn(tokenizer.codebook, vectors[seen], old.codes[seen], int(share * len(seen)))
+        learned = relearn(grown, vectors[seen], old.codes[seen], int(share * len(seen)))
     codebook = learned.codebook
     source_codes = codebook.encode(vectors)
     codes = settle_by_blocks(codebook, vectors, source_codes, first_blocks, learned.codes, seen)
-    semantic_ids = SemanticIds(codes, source_codes, old.level_sizes)
-    added = load_added_items(workspace, old)
+    semantic_ids = SemanticIds(codes, source_codes, codebook.level_sizes)
     if len(added.ids):
-        added = replace(added, codes=settle(codebook, added.vectors, codebook.encode(added.vectors), codes))
+        settled = settle(codebook, added.vectors, codebook.encode(added.vectors), codes)
+        added = replace(added, codes=settled, codebook=None)
     facts = {
         "last_block": last,
         "share": share,
         "num_items": len(seen),
         "num_moved": int(learned.is_moved.sum()),
         "num_left": learned.num_left,
-        "error_before": _error(tokenizer.codebook, vectors[seen], old.codes[seen]),
+        "error_before": _error(grown, vectors[seen], old.codes[seen]),
         "error_after": _error(codebook, vectors[seen], learned.codes),
         "num_later": len(codes) - len(seen),
     }
@@ -97,6 +100,7 @@ def refresh_workspace(workspace: Path, target: Path, last: int, share: float) ->
         semantic_ids.save(temporary / "semantic_ids", dataset.item_ids)
         ItemTokenizer(tokenizer.encoder, codebook).save(temporary / "semantic_ids" / FOLDER)
         changed = {
+            "level_sizes": list(codebook.level_sizes),
             "num_items_learned_from": len(seen),
             "num_items_moved_to_a_free_code": semantic_ids.num_moved,
             "error_before": _error(codebook, vectors, source_codes),

@@ -1,7 +1,8 @@
 """A version of a run as the base of another workspace: what was learned goes on where the data's shape has changed.
 
 The other workspace names the same codes by the same tokens (see `peso.semantic_ids.relearning`), so that backbone,
-adapter and token rows are taken over as they are. Its block 0 must be what the version has learned.
+adapter and token rows are taken over as they are; where its last level has grown, rows of the new codes join them. Its
+block 0 must be what the version has learned.
 """
 
 import shutil
@@ -13,7 +14,9 @@ from safetensors import safe_open
 from peso.config import make_config
 from peso.errors import WorkspaceError
 from peso.files import atomic_directory, write_json
+from peso.semantic_ids.item_tokenizer import load_item_tokenizer
 from peso.training.base import BACKBONE, Base, read_base
+from peso.training.grown import growth_of, write_grown
 from peso.training.materials import Materials, load_materials
 from peso.training.update import UPDATE_FILE
 from peso.training.user_lists import finished_run
@@ -83,15 +86,21 @@ def carry_over(version: Version, target: Path) -> Path:
         WorkspaceError: the target's codes have other levels.
     """
     before, after = version.materials, load_materials(target, version.materials.config)
-    if before.semantic_ids.level_sizes != after.semantic_ids.level_sizes:
+    old_sizes, new_sizes = before.semantic_ids.level_sizes, after.semantic_ids.level_sizes
+    if old_sizes[:-1] != new_sizes[:-1] or old_sizes[-1] > new_sizes[-1]:
         raise WorkspaceError(
-            f"{target} has codes of {after.semantic_ids.level_sizes}, and run {version.run.name} learned codes of "
-            f"{before.semantic_ids.level_sizes}; nothing can be carried over."
+            f"{target} has codes of {new_sizes}, and run {version.run.name} learned codes of {old_sizes}; nothing can "
+            "be carried over."
         )
     folder = target / "bases" / after.base_id
     with atomic_directory(folder) as temporary:
-        shutil.copytree(version.base.folder / BACKBONE, temporary / BACKBONE)
-        shutil.copytree(version.adapter, temporary / "adapter", ignore=shutil.ignore_patterns(UPDATE_FILE))
+        if old_sizes == new_sizes:
+            shutil.copytree(version.base.folder / BACKBONE, temporary / BACKBONE)
+            shutil.copytree(version.adapter, temporary / "adapter")
+        else:
+            codebook = load_item_tokenizer(target / "data" / "semantic_ids").codebook
+            write_grown(version.base, version.adapter, growth_of(codebook, old_sizes), temporary)
+        (temporary / "adapter" / UPDATE_FILE).unlink(missing_ok=True)
         record = {
             "seconds": 0.0,
             "num_parameters": version.base.num_parameters,

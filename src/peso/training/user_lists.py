@@ -17,6 +17,7 @@ from peso.files import read_json
 from peso.lm.sequences import SequenceBuilder
 from peso.semantic_ids.added_items import AddedItems, load_added_items
 from peso.training.base import load_state, read_base
+from peso.training.grown import growth_of, load_grown
 from peso.training.materials import Materials, Reader, load_materials
 from peso.training.measure import memory_after, reserved_for_new
 from peso.training.memory import NeighbourMemory, build_memory
@@ -105,12 +106,17 @@ def load_user_lists(workspace: Path, num_items: int, run_id: str | None = None) 
     dataset, config = materials.dataset, materials.config
     last_block = dataset.num_blocks - 1
     base = read_base(materials, workspace / "bases")
-    _, reader = load_state(materials, base, folder / "adapters" / f"block_{last_block}")
+    version = folder / "adapters" / f"block_{last_block}"
+    # Items added since the data were imported stand behind the catalogue; nobody can have taken them yet.
+    added = load_added_items(workspace, materials.semantic_ids)
+    if added.codebook is None:
+        _, reader = load_state(materials, base, version)
+    else:
+        growth = growth_of(added.codebook, materials.semantic_ids.level_sizes)
+        _, reader = load_grown(materials, base, version, growth)
     decoding = config.decoding.model_copy(
         update={"num_recommendations": num_items, "beam_width": max(num_items, config.decoding.beam_width)}
     )
-    # Items added since the data were imported stand behind the catalogue; nobody can have taken them yet.
-    added = load_added_items(workspace, materials.semantic_ids)
     codes = np.concatenate([materials.semantic_ids.codes, added.codes])
     allowed = materials.list_rules.allowed(dataset, last_block)
     memory = None

@@ -56,6 +56,21 @@ class AdditiveCodebook:
         """The same network with other codewords of the same shapes."""
         return AdditiveCodebook(codewords, self.num_distinct, self._layers, self._values)
 
+    def with_more_words(self, words: Vectors) -> "AdditiveCodebook":
+        """The same codebook with more codewords at its last level, float32 [G, L], behind those it has.
+
+        A codebook whose last level holds copies keeps its nearest words: the new ones then only take what is crowded.
+        """
+        *codewords, last = self.codewords
+        *num_distinct, distinct = self.num_distinct
+        has_copies = distinct < len(last)
+        return AdditiveCodebook(
+            [*codewords, np.concatenate([last, words])],
+            [*num_distinct, distinct if has_copies else len(last) + len(words)],
+            self._layers,
+            self._values,
+        )
+
     def latents(self, vectors: Vectors) -> Float64:
         """What the codewords approximate, float64 [N, L].
 

@@ -31,6 +31,10 @@ class HashCodebook:
         """See `Codebook.level_sizes`."""
         return self._level_sizes
 
+    def with_last_level(self, size: int) -> "HashCodebook":
+        """The same hash with another number of codes at its last level."""
+        return HashCodebook((*self._level_sizes[:-1], size), self._seed)
+
     def encode(self, vectors: Vectors) -> IntArray:
         """See `Codebook.encode`."""
         codes = np.empty((len(vectors), len(self._level_sizes)), dtype=np.int64)

@@ -82,8 +82,8 @@ def test_old_codewords_and_codes_keep_their_meaning() -> None:
     vectors = clustered_vectors(30)
     assert np.allclose(grown.reconstruct(taken, 3), codebook.reconstruct(taken, 3))
     # With more words to choose from nobody's nearest code gets worse.
-    before, after = (book.squared_errors(vectors, book.encode(vectors), 3) for book in (codebook, grown))
-    assert after.sum() <= before.sum() + 1e-9
+    worse, better = (book.squared_errors(vectors, book.encode(vectors), 3).sum() for book in (codebook, grown))
+    assert better <= worse + 1e-9
 
 
 def test_one_level_can_grow() -> None:

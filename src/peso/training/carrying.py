@@ -13,7 +13,8 @@ from safetensors import safe_open
 
 from peso.config import make_config
 from peso.errors import WorkspaceError
-from peso.files import atomic_directory, write_json
+from peso.files import atomic_directory, read_json, write_json
+from peso.semantic_ids.encoding import RECORD
 from peso.semantic_ids.item_tokenizer import load_item_tokenizer
 from peso.training.base import BACKBONE, Base, read_base
 from peso.training.grown import growth_of, write_grown
@@ -83,18 +84,18 @@ def carry_over(version: Version, target: Path) -> Path:
         The new base's folder.
 
     Raises:
-        WorkspaceError: the target's codes have other levels.
+        WorkspaceError: the target's codes were neither extended nor refreshed from those of the version.
     """
     before, after = version.materials, load_materials(target, version.materials.config)
-    old_sizes, new_sizes = before.semantic_ids.level_sizes, after.semantic_ids.level_sizes
-    if old_sizes[:-1] != new_sizes[:-1] or old_sizes[-1] > new_sizes[-1]:
+    if before.semantic_ids.fingerprint not in _origins(target):
         raise WorkspaceError(
-            f"{target} has codes of {new_sizes}, and run {version.run.name} learned codes of {old_sizes}; nothing can "
-            "be carried over."
+            f"the codes in {target} do not go on from those that run {version.run.name} has learned; nothing can be "
+            "carried over."
         )
+    old_sizes = before.semantic_ids.level_sizes
     folder = target / "bases" / after.base_id
     with atomic_directory(folder) as temporary:
-        if old_sizes == new_sizes:
+        if old_sizes == after.semantic_ids.level_sizes:
             shutil.copytree(version.base.folder / BACKBONE, temporary / BACKBONE)
             shutil.copytree(version.adapter, temporary / "adapter")
         else:
@@ -115,6 +116,16 @@ def carry_over(version: Version, target: Path) -> Path:
         }
         write_json(temporary / "base.json", record)
     return folder
+
+
+def _origins(workspace: Path) -> set[str]:
+    """Fingerprints of the codes that a workspace's were extended or refreshed from."""
+    record = read_json(workspace / "data" / "semantic_ids" / RECORD, "record of the encoding")
+    return {
+        record[step][before]
+        for step, before in (("extends", "semantic_ids"), ("refresh", "semantic_ids_before"))
+        if step in record
+    }
 
 
 def _shapes(weights: Path) -> dict[str, list[int]]:

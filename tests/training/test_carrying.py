@@ -79,6 +79,6 @@ def test_what_cannot_be_carried(shop: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     save_dataset(simulate(SimulationSettings(num_users=60, num_items=150, num_blocks=3)).dataset, other / "data")
     encode_workspace(other, EncodingRequest("tfidf", "rq-kmeans", (8, 8, 16)))
-    with pytest.raises(WorkspaceError, match="the codes in .* do not go on from those that run"):
+    with pytest.raises(WorkspaceError, match=r"the codes in .* do not go on from those that run"):
         carry_over(find_version(shop, peso.name, 1), other)
     assert not (other / "bases").exists()

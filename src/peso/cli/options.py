@@ -14,6 +14,27 @@ WorkspaceOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 
+NewItemShareOption = Annotated[
+    float | None,
+    typer.Option(
+        "--new-item-share", help="Share of every list for new items, 0 to 1.  [default: the run's]", show_default=False
+    ),
+]
+NewSinceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--new-since", help="New are items first taken then or later, such as 2024-03-09.", show_default=False
+    ),
+]
+
+
+def places_for_new(share: float | None, since: str | None) -> dict[str, Any]:
+    """What `--new-item-share` and `--new-since` change of a run's `decoding`; a share of 0 ends a run's date too."""
+    chosen: dict[str, Any] = {"new_item_share": share, "new_since": since}
+    return {name: value for name, value in chosen.items() if value is not None} | (
+        {"new_since": since} if share == 0 else {}
+    )
+
 
 def print_json(value: Any) -> None:
     """One JSON value on stdout."""

@@ -1,11 +1,19 @@
 """`peso recommend`: the next items for one user, by title, or for all, as tables."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from peso.cli.options import JsonOption, WorkspaceOption, print_json, show_progress
+from peso.cli.options import (
+    JsonOption,
+    NewItemShareOption,
+    NewSinceOption,
+    WorkspaceOption,
+    places_for_new,
+    print_json,
+    show_progress,
+)
 
 
 def recommend(
@@ -18,6 +26,8 @@ def recommend(
         Path | None,
         typer.Option("--output", "-o", help="Folder for --all.  [default: <workspace>/recommendations/<run id>]"),
     ] = None,
+    new_item_share: NewItemShareOption = None,
+    new_since: NewSinceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Recommend the next items for a user, or for all, with the newest adapter of a run."""
@@ -25,8 +35,9 @@ def recommend(
 
     if everyone == (user is not None):
         raise ConfigError("name one user by --user, or all by --all.")
+    decoding = places_for_new(new_item_share, new_since)
     if user is None:
-        _recommend_for_all(workspace, num_items, run, output, json)
+        _recommend_for_all(workspace, num_items, run, output, decoding, json)
         return
     if output is not None:
         raise ConfigError(f"--output {output} is for --all; the list of one user is printed.")
@@ -34,7 +45,7 @@ def recommend(
 
     from peso.training.recommending import recommend_for_user
 
-    answer = recommend_for_user(workspace, user, num_items, run)
+    answer = recommend_for_user(workspace, user, num_items, run, decoding)
     if json:
         print_json(answer)
         return
@@ -46,12 +57,14 @@ def recommend(
         typer.echo(f"  {position:2d}.  {item['item_id']}  {item['title']}  ({item['score']:.2f})")
 
 
-def _recommend_for_all(workspace: Path, num_items: int, run: str | None, output: Path | None, json: bool) -> None:
+def _recommend_for_all(
+    workspace: Path, num_items: int, run: str | None, output: Path | None, decoding: dict[str, Any], json: bool
+) -> None:
     show_progress()
 
     from peso.training.all_users import plan_job, recommend_for_all
 
-    folder = recommend_for_all(plan_job(workspace, num_items, run, output))
+    folder = recommend_for_all(plan_job(workspace, num_items, run, output, decoding=decoding))
     if json:
         print_json({"output": str(folder)})
     else:

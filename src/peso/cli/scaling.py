@@ -17,7 +17,15 @@ from peso.cli.items import (
     VectorsOption,
     print_encoding,
 )
-from peso.cli.options import JsonOption, WorkspaceOption, print_json, show_progress
+from peso.cli.options import (
+    JsonOption,
+    NewItemShareOption,
+    NewSinceOption,
+    WorkspaceOption,
+    places_for_new,
+    print_json,
+    show_progress,
+)
 from peso.cli.running import print_result
 
 if TYPE_CHECKING:
@@ -51,6 +59,8 @@ def recommend(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder.  [default: <workspace>/recommendations/<run id>]")
     ] = None,
+    new_item_share: NewItemShareOption = None,
+    new_since: NewSinceOption = None,
     address: AddressOption = "local",
     workers: WorkersOption = None,
     cpus: CpusOption = 1,
@@ -62,7 +72,8 @@ def recommend(
         from peso.scale.recommending import recommend_in_pool
         from peso.training.all_users import plan_job
 
-        folder = recommend_in_pool(plan_job(workspace, num_items, run, output), pool)
+        decoding = places_for_new(new_item_share, new_since)
+        folder = recommend_in_pool(plan_job(workspace, num_items, run, output, decoding=decoding), pool)
     if json:
         print_json({"output": str(folder)})
     else:

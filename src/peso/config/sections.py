@@ -12,6 +12,7 @@ from pydantic import (
     model_serializer,
 )
 
+from peso.config.instants import Instant
 from peso.types import (
     CatalogueName,
     DecodingNormaliser,
@@ -244,7 +245,7 @@ class FullConfig(Section):
 class DecodingConfig(Section):
     """How recommendations are read out of the model."""
 
-    UNNAMED: ClassVar[tuple[str, ...]] = ("new_item_share",)
+    UNNAMED: ClassVar[tuple[str, ...]] = ("new_item_share", "new_since")
 
     num_recommendations: int = Field(10, ge=1)
     """Length of the recommended list."""
@@ -265,6 +266,8 @@ class DecodingConfig(Section):
     new_item_share: float = Field(0, ge=0, le=1)
     """Share of beams and of places in every list that is kept for items which no event before the latest block names
     (see `peso.decoding.reserved`); 0 leaves all to the scores."""
+    new_since: Instant | None = None
+    """New are items first taken then or later, such as 2024-03-09, instead of those of the latest block."""
 
 
 class MemoryConfig(Section):

@@ -68,6 +68,11 @@ def check_together(config: RunConfig) -> None:
             f'decoding.new_item_share {decoding.new_item_share:g} needs decoding.normaliser "level" or "vocabulary": '
             'under "trie" scores among the new items are not those among all.'
         )
+    if decoding.new_since is not None and not decoding.new_item_share:
+        raise ConfigError(
+            f"decoding.new_since {decoding.new_since:%Y-%m-%d} says which items are new, and decoding.new_item_share 0 "
+            "keeps nothing for them; give a share, or leave the date out."
+        )
     if decoding.beam_width < decoding.num_recommendations:
         raise ConfigError(
             f"decoding.beam_width {decoding.beam_width} is below decoding.num_recommendations "

@@ -1,6 +1,5 @@
 """Chronological cuts: which block each event falls into."""
 
-import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -8,6 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 import polars as pl
 
+from peso.config.instants import microseconds, read_instant
 from peso.data.dataset import IntArray
 from peso.errors import DataError
 
@@ -98,11 +98,9 @@ def read_cuts(texts: Sequence[str]) -> tuple[int, ...]:
     cuts: list[int] = []
     for text in texts:
         try:
-            time = dt.datetime.fromisoformat(text)
-        except ValueError:
-            raise DataError(f"--cut {text!r} is no date; write it like 2024-03-09 or 2024-03-09T17:05.") from None
-        time = time if time.tzinfo else time.replace(tzinfo=dt.UTC)
-        cut = round(time.timestamp() * 1_000_000)
+            cut = microseconds(read_instant(text))
+        except ValueError as error:
+            raise DataError(f"--cut {error}.") from None
         if cuts and cut <= cuts[-1]:
             raise DataError(f"--cut {text!r} is not later than the one before it; give them in order.")
         cuts.append(cut)

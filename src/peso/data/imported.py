@@ -17,6 +17,7 @@ class ImportedData:
         source_codes: int64 [N, M], as released: items may share codes; None where the data came without.
         level_sizes: codes per level, length M; empty without codes.
         texts: of items, by id, where there are any beyond the titles.
+        first_times: when each item was first taken, microseconds since 1970, int64 [N]; None where nobody knows.
         record: JSON values: files, rows, what cleaning left, where blocks begin; empty where nothing was decided.
     """
 
@@ -24,4 +25,5 @@ class ImportedData:
     source_codes: IntArray | None = None
     level_sizes: tuple[int, ...] = ()
     texts: Mapping[str, ItemText] = field(default_factory=dict)
+    first_times: IntArray | None = None
     record: Mapping[str, Any] = field(default_factory=dict)

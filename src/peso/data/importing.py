@@ -13,6 +13,7 @@ from peso.data.dataset import Dataset
 from peso.data.imported import ImportedData
 from peso.data.interactions import ITEM, TIME, USER
 from peso.data.item_texts import ItemText, titles_of
+from peso.data.item_times import first_times
 from peso.data.sources.files import file_record
 from peso.data.sources.log_reader import ReadLog
 from peso.data.storage import read_facts
@@ -79,7 +80,9 @@ def make_dataset(
         "last_time": _instant(int(events[TIME].to_numpy().max()), kept.has_times),
         "num_items_without_title": dataset.titles.count(""),
     }
-    return ImportedData(dataset, texts=texts, record=record)
+    return ImportedData(
+        dataset, texts=texts, first_times=first_times(log.interactions, dataset.item_ids), record=record
+    )
 
 
 def _instant(time: int, has_times: bool) -> str | int:

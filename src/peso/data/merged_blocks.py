@@ -1,5 +1,6 @@
 """Blocks that were learned already, taken together as a new block 0."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 from peso.data.dataset import Dataset
 from peso.data.importing import RECORD
 from peso.data.item_texts import TEXTS_FILE
+from peso.data.item_times import TIMES_FILE
 from peso.data.storage import save_dataset
 from peso.errors import DataError
 from peso.files import read_json, write_json
@@ -36,7 +38,7 @@ def merge_first_blocks(dataset: Dataset, last: int) -> Dataset:
 
 
 def save_merged(natural: Path, merged: Dataset, folder: Path) -> None:
-    """Writes merged data with what came with them: texts, and the account of the import, whose cuts are merged too.
+    """Writes merged data with what came with them: texts, times, and the account of the import, its cuts merged too.
 
     Args:
         natural: `W/data` of the data before.
@@ -47,8 +49,9 @@ def save_merged(natural: Path, merged: Dataset, folder: Path) -> None:
         WorkspaceError: the account is damaged.
     """
     save_dataset(merged, folder)
-    if (natural / TEXTS_FILE).exists():
-        (folder / TEXTS_FILE).write_bytes((natural / TEXTS_FILE).read_bytes())
+    for name in (TEXTS_FILE, TIMES_FILE):
+        if (natural / name).exists():
+            shutil.copyfile(natural / name, folder / name)
     if (natural / RECORD).exists():
         record = read_json(natural / RECORD, "account of an import")
         starts = record.get("block_starts", [])

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from peso.data.item_times import TIMES_FILE
 from peso.data.simulate import SimulationSettings, simulate
 from peso.data.storage import load_dataset, save_dataset
 from peso.data.user_split import split_by_users
@@ -60,6 +61,8 @@ def _split(settings: UserSplit, natural: Path, data: Path) -> None:
     with atomic_directory(data) as temporary:
         save_dataset(dataset, temporary)
         shutil.copytree(natural / "semantic_ids", temporary / "semantic_ids")
+        if (natural / TIMES_FILE).exists():
+            shutil.copyfile(natural / TIMES_FILE, temporary / TIMES_FILE)
 
 
 def _encode(settings: Reencoded, natural: Path, world: Path) -> None:

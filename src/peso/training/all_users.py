@@ -6,15 +6,17 @@ were not finished.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from filelock import FileLock, Timeout
 
+from peso.config import make_config
 from peso.data.storage import read_facts
 from peso.errors import WorkspaceError
 from peso.files import atomic_path, hash_of_json, remove_leftovers, replace_directory, write_json
@@ -40,6 +42,7 @@ class AllUsersJob:
         shard_users: users of a shard; the last may have fewer.
         output: folder that the tables end in.
         parts: folder of finished shards while others are open.
+        decoding: options of `decoding` that differ from the run's.
     """
 
     workspace: Path
@@ -49,6 +52,7 @@ class AllUsersJob:
     shard_users: int
     output: Path
     parts: Path
+    decoding: Mapping[str, Any]
 
     @property
     def num_shards(self) -> int:
@@ -70,6 +74,7 @@ def plan_job(
     run_id: str | None = None,
     output: Path | None = None,
     shard_users: int = SHARD_USERS,
+    decoding: Mapping[str, Any] | None = None,
 ) -> AllUsersJob:
     """Settles a job without loading anything large; an equal job that was stopped goes on.
 
@@ -79,24 +84,29 @@ def plan_job(
         run_id: which run; the one finished last by default.
         output: folder for the tables, replaced when all are there; `W/recommendations/<run id>` by default.
         shard_users: users of a shard.
+        decoding: options of `decoding` that differ from the run's.
 
     Raises:
         WorkspaceError: there is no finished run, or not this one, or no data.
+        ConfigError: the options are wrong.
     """
-    run = finished_run(workspace, run_id).name
+    folder = finished_run(workspace, run_id)
+    run, decoding = folder.name, dict(decoding or {})
+    make_config(folder / "config.toml", {"decoding": decoding})
     facts = read_facts(
         workspace / "data" / "dataset.json", "facts of the data set", {"num_users": int, "fingerprint": str}
     )
     added = workspace / ADDED_ITEMS / "added_items.json"
     decided_by = [run, num_items, shard_users, facts["fingerprint"], added.read_text() if added.exists() else None]
+    decided_by += [decoding] if decoding else []
     output = (output or workspace / FOLDER / run).resolve()
     parts = output.with_name(f".parts-{output.name}-{hash_of_json(decided_by)[:16]}")
-    return AllUsersJob(workspace.resolve(), run, num_items, facts["num_users"], shard_users, output, parts)
+    return AllUsersJob(workspace.resolve(), run, num_items, facts["num_users"], shard_users, output, parts, decoding)
 
 
 def load_lists(job: AllUsersJob) -> UserLists:
     """What every process of a job loads once."""
-    return load_user_lists(job.workspace, job.num_items, job.run_id)
+    return load_user_lists(job.workspace, job.num_items, job.run_id, job.decoding)
 
 
 def write_shard(job: AllUsersJob, lists: UserLists, shard: int) -> int:
@@ -163,6 +173,7 @@ def open_job(job: AllUsersJob) -> Iterator[list[int]]:
         missing = job.open_shards()
         assert not missing, f"shards {missing} were not computed"
         facts = {"run_id": job.run_id, "num_items": job.num_items, "num_users": job.num_users}
+        facts |= {"decoding": dict(job.decoding)}
         write_json(job.parts / "facts.json", facts | {"num_parts": job.num_shards})
         replace_directory(job.parts, job.output)
 

@@ -8,11 +8,12 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peso.config import RunConfig
-from peso.data.dataset import Dataset
+from peso.data.dataset import Dataset, IntArray
+from peso.data.item_times import load_item_times
 from peso.data.list_rules import ListRules
 from peso.data.neighbours import Neighbours
 from peso.data.storage import load_dataset
-from peso.errors import ConfigError
+from peso.errors import ConfigError, WorkspaceError
 from peso.files import hash_of_json
 from peso.lm.likelihood import CodeLikelihood
 from peso.lm.new_tokens import TitledItems
@@ -81,6 +82,23 @@ class Materials:
         return similar_items(vectors, codes)
 
     @cached_property
+    def item_times(self) -> IntArray:
+        """When each item was first taken, microseconds since 1970, int64 [N].
+
+        Raises:
+            WorkspaceError: the data have no times.
+        """
+        times = None
+        if self.workspace is not None:
+            times = load_item_times(self.workspace / "data", self.dataset.item_ids)
+        if times is None:
+            raise WorkspaceError(
+                f"decoding.new_since asks when items were first taken, and {self.workspace} holds no such times: "
+                "import a log that has them (again, if it was imported before they were kept), or leave the date out."
+            )
+        return times
+
+    @cached_property
     def known_titles(self) -> TitledItems:
         """Titles of the items that occur in block 0, the others' left empty."""
         is_known = self.dataset.item_first_block == 0
@@ -117,7 +135,10 @@ def load_materials(workspace: Path, config: RunConfig) -> Materials:
     """
     dataset = load_dataset(workspace / "data")
     semantic_ids = load_semantic_ids(workspace / "data" / "semantic_ids", dataset.item_ids)
-    return Materials(dataset, semantic_ids, config, workspace)
+    materials = Materials(dataset, semantic_ids, config, workspace)
+    if config.decoding.new_since is not None:
+        _ = materials.item_times  # said before anything is trained
+    return materials
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from peso.config.instants import microseconds
 from peso.data.dataset import IntArray
 from peso.data.examples import (
     all_events_of_block,
@@ -167,19 +168,26 @@ def recommend_for(
 def reserved_for_new(
     materials: Materials, allowed: IntArray, model_block: int, added: AddedItems | None = None
 ) -> Reserved | None:
-    """What lists keep for items that no event before the model's latest block names; None where nothing is kept.
+    """What lists keep for new items; None where nothing is kept.
+
+    New are items first taken at `decoding.new_since` or later; without such a date, those that no event before the
+    model's latest block names.
 
     Args:
         materials: data and configuration.
         allowed: items that may be named.
-        model_block: the latest block; at 0, where all items are of one block, only added ones are new.
+        model_block: the latest block; at 0, where all items are of one block, only added ones are new without a date.
         added: items that stand behind the catalogue; None for none.
     """
     share, codes = materials.config.decoding.new_item_share, materials.semantic_ids.codes
     if not share:
         return None
-    since = model_block if model_block else materials.dataset.num_blocks + 1
-    new = allowed[materials.dataset.item_first_block[allowed] >= since]
+    since = materials.config.decoding.new_since
+    if since is not None:
+        new = allowed[materials.item_times[allowed] >= microseconds(since)]
+    else:
+        first_new = model_block if model_block else materials.dataset.num_blocks + 1
+        new = allowed[materials.dataset.item_first_block[allowed] >= first_new]
     if added is not None and len(added.ids):
         codes = np.concatenate([codes, added.codes])
         new = np.concatenate([new, len(codes) - len(added.ids) + np.arange(len(added.ids))])

@@ -1,5 +1,6 @@
 """Recommendations for one user from a finished run: its newest adapter, the user's whole history."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,13 @@ import numpy as np
 from peso.training.user_lists import load_user_lists
 
 
-def recommend_for_user(workspace: Path, user_id: str, num_items: int, run_id: str | None = None) -> dict[str, Any]:
+def recommend_for_user(
+    workspace: Path,
+    user_id: str,
+    num_items: int,
+    run_id: str | None = None,
+    decoding: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The best next items for a user after everything the workspace knows of them, added items included.
 
     Args:
@@ -16,6 +23,7 @@ def recommend_for_user(workspace: Path, user_id: str, num_items: int, run_id: st
         user_id: as in the data.
         num_items: list length k.
         run_id: which run; the one finished last by default.
+        decoding: options of `decoding` that differ from the run's.
 
     Returns:
         `run_id`, `block` (of the adapter), `user_id`, `history` and `recommendations`: lists of `item_id`, `title`
@@ -24,8 +32,9 @@ def recommend_for_user(workspace: Path, user_id: str, num_items: int, run_id: st
     Raises:
         DataError: the user is unknown.
         WorkspaceError: there is no finished run, or not this one.
+        ConfigError: the options are wrong.
     """
-    lists = load_user_lists(workspace, num_items, run_id)
+    lists = load_user_lists(workspace, num_items, run_id, decoding)
     user = lists.dataset.user_number(user_id)
     items, scores = lists.recommend(np.array([user]))
 

@@ -1,5 +1,6 @@
 """A finished run's newest model, loaded once, and what it recommends to any users of its workspace."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,19 +91,23 @@ class UserLists:
         return self.added.titles[item - known] if item >= known else self.dataset.titles[item]
 
 
-def load_user_lists(workspace: Path, num_items: int, run_id: str | None = None) -> UserLists:
+def load_user_lists(
+    workspace: Path, num_items: int, run_id: str | None = None, decoding: Mapping[str, Any] | None = None
+) -> UserLists:
     """Loads model, catalogue and memory.
 
     Args:
         workspace: a folder with at least one finished run.
         num_items: list length k.
         run_id: which run; the one finished last by default.
+        decoding: options of `decoding` that differ from the run's.
 
     Raises:
         WorkspaceError: there is no finished run, or not this one.
+        ConfigError: the options are wrong.
     """
     folder = finished_run(workspace, run_id)
-    materials = load_materials(workspace, make_config(folder / "config.toml"))
+    materials = load_materials(workspace, make_config(folder / "config.toml", {"decoding": dict(decoding or {})}))
     dataset, config = materials.dataset, materials.config
     last_block = dataset.num_blocks - 1
     base = read_base(materials, workspace / "bases")
@@ -114,7 +119,7 @@ def load_user_lists(workspace: Path, num_items: int, run_id: str | None = None) 
     else:
         growth = growth_of(added.codebook, materials.semantic_ids.level_sizes)
         _, reader = load_grown(materials, base, version, growth)
-    decoding = config.decoding.model_copy(
+    options = config.decoding.model_copy(
         update={"num_recommendations": num_items, "beam_width": max(num_items, config.decoding.beam_width)}
     )
     codes = np.concatenate([materials.semantic_ids.codes, added.codes])
@@ -132,7 +137,7 @@ def load_user_lists(workspace: Path, num_items: int, run_id: str | None = None) 
         max_history=config.max_history,
         added=added,
         builder=reader.builder,
-        recommender=Recommender(reader.model, reader.builder.vocabulary, decoding),
+        recommender=Recommender(reader.model, reader.builder.vocabulary, options),
         trie=build_trie(codes, np.concatenate([allowed, dataset.num_items + np.arange(len(added.ids))])),
         memory=memory,
         reserved=reserved_for_new(materials, allowed, last_block, added),

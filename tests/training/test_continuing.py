@@ -79,7 +79,7 @@ def test_the_next_day(days: Path, newer: Path) -> None:
     dataset, before = load_dataset(newer / "data"), load_dataset(days / "old" / "data")
     assert dataset.num_blocks == facts["num_blocks"] == 2 and facts["block"] == 2
     assert (dataset.event_block == 0).sum() == before.num_events
-    assert load_item_times(newer / "data", dataset.item_ids) is not None
+    assert len(load_item_times(newer / "data", dataset.item_ids)) == dataset.num_items
     old, new = codes_of(days / "old"), codes_of(newer)
     assert old.items() <= new.items(), "an item that had a code keeps it, added ones among them"
     assert len(set(new.values())) == len(new) and "never taken" in new

@@ -1,5 +1,6 @@
 """Places for items newer than a date: in a run's lists, by an operator's word, and in what goes on from the run."""
 
+import datetime as dt
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import tomli_w
 
 from commands import assert_one_sentence, output_of, peso
-from peso.config import make_config
+from peso.config import RunConfig, make_config
 from peso.config.instants import microseconds, read_instant
 from peso.data.item_times import TIMES_FILE
 from peso.data.simulate import SimulationSettings, simulate
@@ -19,7 +20,7 @@ from peso.training.materials import load_materials
 from peso.training.measure import reserved_for_new
 from streams import SMALL
 
-SINCE = "2026-01-03T12:00"
+SINCE = "2024-01-03T12:00"
 """In the middle of the third day."""
 
 
@@ -29,7 +30,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("since")
     dataset = simulate(SimulationSettings(num_users=60, num_items=150, num_blocks=3)).dataset
     days = dataset.event_block + np.random.default_rng(0).random(dataset.num_events)
-    times = 1_767_225_600 + (days[np.lexsort((days, dataset.event_user))] * 86_400).astype(int)
+    times = 1_704_067_200 + (days[np.lexsort((days, dataset.event_user))] * 86_400).astype(int)
     users, items = (
         np.array(ids)[places]
         for ids, places in ((dataset.user_ids, dataset.event_user), (dataset.item_ids, dataset.event_item))
@@ -39,7 +40,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pl.DataFrame({"item_id": ["brand new"], "title": ["Amber 9"]}).write_csv(folder / "new.csv")
     (folder / "small.toml").write_text(tomli_w.dumps({"method": "single"} | SMALL))
     columns = ["--user", "user", "--item", "item", "--time", "time", "--items", str(folder / "items.csv")]
-    cuts = ["--cut", "2026-01-02", "--cut", "2026-01-03"]
+    cuts = ["--cut", "2024-01-02", "--cut", "2024-01-03"]
     output_of("import", "table", folder / "log.csv", *columns, *cuts, "--workspace", folder / "shop")
     output_of("items", "encode", "--workspace", folder / "shop", "--levels", "3", "--codes", "8")
     output_of("items", "add", folder / "new.csv", "--workspace", folder / "shop")
@@ -79,16 +80,21 @@ def test_a_run_keeps_places_of_its_own(shop: Path) -> None:
     chosen = make_config(shop / "small.toml", {"decoding": {"new_item_share": 0.4, "new_since": SINCE}})
     materials = load_materials(workspace, chosen)
     ids, everything = materials.dataset.item_ids, np.arange(materials.dataset.num_items)
-    reserved = reserved_for_new(materials, everything, 1)
+    reserved = reserved_for_new(materials, everything, 2)
     assert reserved is not None
     assert {ids[item] for item in reserved.trie.leaf_items.tolist()} == newer_items(workspace)
-    # The very first instant counts, the one after it does not.
-    first = int(materials.item_times.max())
-    exact = (read_instant("1970-01-01") + np.timedelta64(first, "us").astype(object)).isoformat()
-    of_last = reserved_for_new(load_materials(workspace, with_since(shop, exact)), everything, 1)
-    assert of_last is not None and materials.item_times[of_last.trie.leaf_items].min() == first
-    assert microseconds(read_instant(exact)) == first
-    assert reserved_for_new(load_materials(workspace, with_since(shop, "2027-01-01")), everything, 1) is None
+    # The very instant counts, a microsecond later does not.
+    last = int(materials.item_times.max())
+    exact = read_instant("1970-01-01") + dt.timedelta(microseconds=last)
+    assert microseconds(exact) == last
+    of_last = reserved_for_new(load_materials(workspace, with_since(shop, exact.isoformat())), everything, 2)
+    assert of_last is not None and (materials.item_times[of_last.trie.leaf_items] == last).all()
+    later = (exact + dt.timedelta(microseconds=1)).isoformat()
+    assert reserved_for_new(load_materials(workspace, with_since(shop, later)), everything, 2) is None
+    # What is taken in the third block only is new to a model of the second, whatever the date says.
+    to_come = reserved_for_new(load_materials(workspace, with_since(shop, later)), everything, 1)
+    assert to_come is not None
+    assert sorted(to_come.trie.leaf_items) == np.flatnonzero(materials.dataset.item_first_block == 2).tolist()
     (shop / "dated.toml").write_text(
         tomli_w.dumps({"method": "single"} | SMALL | {"decoding": chosen.decoding.model_dump(mode="json")})
     )
@@ -103,7 +109,7 @@ def test_a_run_keeps_places_of_its_own(shop: Path) -> None:
     assert sum(item["item_id"] in newer for item in plain) < 4, "no share, no places, and no word about the date"
 
 
-def with_since(shop: Path, text: str):  # type: ignore[no-untyped-def]
+def with_since(shop: Path, text: str) -> RunConfig:
     return make_config(shop / "small.toml", {"decoding": {"new_item_share": 0.4, "new_since": text}})
 
 
@@ -130,5 +136,10 @@ def test_what_is_refused(shop: Path, tmp_path: Path) -> None:
     try:
         refused = peso(*ask, "--new-item-share", "0.2", "--new-since", SINCE)
         assert_one_sentence(refused, "asks when items were first taken", "import a log that has them")
+        dated = ("--new-item-share", "0.2", "--new-since", SINCE)
+        for for_all in (("recommend", "--all"), ("scale", "recommend")):
+            refused = peso(*for_all, "-w", workspace, "-o", tmp_path / "lists", *dated)
+            assert_one_sentence(refused, "asks when items were first taken")
+        assert not list(tmp_path.glob("*lists*")), "nothing is left behind"
     finally:
         moved.rename(times)

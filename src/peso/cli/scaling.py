@@ -68,12 +68,15 @@ def recommend(
     json: JsonOption = False,
 ) -> None:
     """Recommend the next items for all users: the tables of `peso recommend --all`."""
+    from peso.scale.cluster import require_ray
+    from peso.training.all_users import plan_job
+
+    require_ray()
+    job = plan_job(workspace, num_items, run, output, decoding=places_for_new(new_item_share, new_since))
     with _joined(address, workers, cpus, gpu) as pool:
         from peso.scale.recommending import recommend_in_pool
-        from peso.training.all_users import plan_job
 
-        decoding = places_for_new(new_item_share, new_since)
-        folder = recommend_in_pool(plan_job(workspace, num_items, run, output, decoding=decoding), pool)
+        folder = recommend_in_pool(job, pool)
     if json:
         print_json({"output": str(folder)})
     else:

@@ -85,12 +85,16 @@ def make_config(file: Path | None = None, overrides: dict[str, Any] | None = Non
     except ValidationError as error:
         where = f"configuration ({file})" if file else "configuration"
         problems = "; ".join(
-            f"{'.'.join(map(str, entry['loc']))}: {entry['msg'].lower()} (got {entry['input']!r})"
+            f"{'.'.join(map(str, entry['loc']))}: {_uncapitalised(entry['msg'])} (got {entry['input']!r})"
             for entry in error.errors()
         )
         raise ConfigError(f"{where}: {problems}.") from None
     check_together(config)
     return config
+
+
+def _uncapitalised(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def dump_config(config: RunConfig) -> str:

@@ -8,22 +8,23 @@ from pydantic import BeforeValidator, PlainSerializer
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
-def read_instant(value: Any) -> Any:
+def read_instant(value: Any) -> dt.datetime:
     """An aware time in UTC of a date, a time or a text such as `2024-03-09` or `2024-03-09T17:05`.
 
     Raises:
-        ValueError: the text is no date.
+        ValueError: it is no date.
     """
-    if isinstance(value, str):
-        try:
-            value = dt.datetime.fromisoformat(value)
-        except ValueError:
-            raise ValueError(f"{value!r} is no date; write it like 2024-03-09 or 2024-03-09T17:05") from None
-    elif isinstance(value, dt.date) and not isinstance(value, dt.datetime):
-        value = dt.datetime(value.year, value.month, value.day)
-    elif not isinstance(value, dt.datetime):
-        raise ValueError(f"{value!r} is no date; write it like 2024-03-09 or 2024-03-09T17:05")
-    return (value if value.tzinfo else value.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
+    instant = value
+    try:
+        if isinstance(value, str):
+            instant = dt.datetime.fromisoformat(value)
+        elif isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+            instant = dt.datetime(value.year, value.month, value.day)
+        if isinstance(instant, dt.datetime):
+            return (instant if instant.tzinfo else instant.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
+    except (ValueError, OverflowError):  # in UTC the first and last days of the calendar may lie beyond it
+        pass
+    raise ValueError(f"{value!r} is no date; write it like 2024-03-09 or 2024-03-09T17:05")
 
 
 def microseconds(instant: dt.datetime) -> int:

@@ -9,7 +9,7 @@ import polars as pl
 from peso.data.dataset import IntArray
 from peso.data.interactions import ITEM, TIME, Interactions
 from peso.data.storage import read_table
-from peso.errors import DataError
+from peso.errors import DataError, WorkspaceError
 from peso.files import atomic_path
 
 TIMES_FILE = "item_times.parquet"
@@ -49,7 +49,23 @@ def save_item_times(folder: Path, item_ids: Sequence[str], times: IntArray | Non
         pl.DataFrame({"item_id": list(item_ids), "first_time": times}, schema=_SCHEMA).write_parquet(temporary)
 
 
-def load_item_times(folder: Path, item_ids: Sequence[str]) -> IntArray | None:
+def require_item_times(folder: Path) -> None:
+    """Whether items can be told apart by their times.
+
+    Args:
+        folder: `W/data`.
+
+    Raises:
+        WorkspaceError: the data came without times.
+    """
+    if not (folder / TIMES_FILE).exists():
+        raise WorkspaceError(
+            f"decoding.new_since asks when items were first taken, and {folder} holds no such times: import a log that "
+            "has them (again, if it was imported before they were kept), or leave the date out."
+        )
+
+
+def load_item_times(folder: Path, item_ids: Sequence[str]) -> IntArray:
     """Reads what `save_item_times` wrote.
 
     Args:
@@ -57,15 +73,14 @@ def load_item_times(folder: Path, item_ids: Sequence[str]) -> IntArray | None:
         item_ids: of the data set, in its order.
 
     Returns:
-        Microseconds since 1970, int64 [N]; None where there are none.
+        Microseconds since 1970, int64 [N].
 
     Raises:
-        WorkspaceError: the table is damaged.
+        WorkspaceError: there is none, or it is damaged.
         DataError: it is of other items.
     """
+    require_item_times(folder)
     path = folder / TIMES_FILE
-    if not path.exists():
-        return None
     frame = read_table(path, _SCHEMA)
     if frame["item_id"].to_list() != list(item_ids):
         raise DataError(f"the times in {path} are of other items than the data set's; import the data again.")

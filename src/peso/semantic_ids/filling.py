@@ -5,7 +5,7 @@ from pathlib import Path
 from peso.data.imported import ImportedData
 from peso.data.importing import RECORD
 from peso.data.item_texts import save_item_texts
-from peso.data.item_times import TIMES_FILE, save_item_times
+from peso.data.item_times import save_item_times
 from peso.data.storage import load_dataset, save_dataset
 from peso.errors import WorkspaceError
 from peso.files import atomic_directory, write_json
@@ -51,8 +51,7 @@ def fill_workspace(workspace: Path, imported: ImportedData) -> SemanticIds | Non
     if codes is not None and not was_encoded and stored_codes is not None:
         if codes.fingerprint != stored_codes.fingerprint:
             raise _other_data(workspace, "the same events, other semantic IDs")
-    if not (data / TIMES_FILE).exists():  # an import of before they were kept
-        save_item_times(data, dataset.item_ids, imported.first_times)
+    save_item_times(data, dataset.item_ids, imported.first_times)  # an import of before may have kept none, or others
     return stored_codes
 
 

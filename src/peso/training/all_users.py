@@ -17,6 +17,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from peso.config import make_config
+from peso.data.item_times import require_item_times
 from peso.data.storage import read_facts
 from peso.errors import WorkspaceError
 from peso.files import atomic_path, hash_of_json, remove_leftovers, replace_directory, write_json
@@ -92,7 +93,8 @@ def plan_job(
     """
     folder = finished_run(workspace, run_id)
     run, decoding = folder.name, dict(decoding or {})
-    make_config(folder / "config.toml", {"decoding": decoding})
+    if make_config(folder / "config.toml", {"decoding": decoding}).decoding.new_since is not None:
+        require_item_times(workspace / "data")
     facts = read_facts(
         workspace / "data" / "dataset.json", "facts of the data set", {"num_users": int, "fingerprint": str}
     )

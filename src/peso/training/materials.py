@@ -9,11 +9,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peso.config import RunConfig
 from peso.data.dataset import Dataset, IntArray
-from peso.data.item_times import load_item_times
+from peso.data.item_times import load_item_times, require_item_times
 from peso.data.list_rules import ListRules
 from peso.data.neighbours import Neighbours
 from peso.data.storage import load_dataset
-from peso.errors import ConfigError, WorkspaceError
+from peso.errors import ConfigError
 from peso.files import hash_of_json
 from peso.lm.likelihood import CodeLikelihood
 from peso.lm.new_tokens import TitledItems
@@ -86,17 +86,10 @@ class Materials:
         """When each item was first taken, microseconds since 1970, int64 [N].
 
         Raises:
-            WorkspaceError: the data have no times.
+            WorkspaceError: there are none, or they are damaged.
         """
-        times = None
-        if self.workspace is not None:
-            times = load_item_times(self.workspace / "data", self.dataset.item_ids)
-        if times is None:
-            raise WorkspaceError(
-                f"decoding.new_since asks when items were first taken, and {self.workspace} holds no such times: "
-                "import a log that has them (again, if it was imported before they were kept), or leave the date out."
-            )
-        return times
+        assert self.workspace is not None, "data that lie nowhere have no times"
+        return load_item_times(self.workspace / "data", self.dataset.item_ids)
 
     @cached_property
     def known_titles(self) -> TitledItems:
@@ -131,13 +124,13 @@ def load_materials(workspace: Path, config: RunConfig) -> Materials:
     """Reads a workspace's data.
 
     Raises:
-        WorkspaceError: there is none, or it is damaged.
+        WorkspaceError: there is none, it is damaged, or it lacks what the configuration asks for.
     """
     dataset = load_dataset(workspace / "data")
     semantic_ids = load_semantic_ids(workspace / "data" / "semantic_ids", dataset.item_ids)
     materials = Materials(dataset, semantic_ids, config, workspace)
     if config.decoding.new_since is not None:
-        _ = materials.item_times  # said before anything is trained
+        require_item_times(workspace / "data")  # said before anything is trained
     return materials
 
 

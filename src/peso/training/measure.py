@@ -170,8 +170,8 @@ def reserved_for_new(
 ) -> Reserved | None:
     """What lists keep for new items; None where nothing is kept.
 
-    New are items first taken at `decoding.new_since` or later; without such a date, those that no event before the
-    model's latest block names.
+    New are items first taken at `decoding.new_since` or later, and those that nobody has taken by the model's latest
+    block; without such a date, those that no event before that block names.
 
     Args:
         materials: data and configuration.
@@ -184,7 +184,9 @@ def reserved_for_new(
         return None
     since = materials.config.decoding.new_since
     if since is not None:
-        new = allowed[materials.item_times[allowed] >= microseconds(since)]
+        is_new = materials.item_times[allowed] >= microseconds(since)
+        is_not_taken_yet = materials.dataset.item_first_block[allowed] > model_block  # their times are yet to come
+        new = allowed[is_new | is_not_taken_yet]
     else:
         first_new = model_block if model_block else materials.dataset.num_blocks + 1
         new = allowed[materials.dataset.item_first_block[allowed] >= first_new]

@@ -4,8 +4,13 @@ The layer is written in four matrices with everything that can be put into them 
 scale of attention, and the adapter. What is left between two products is a handful of elementwise passes, each of
 which is done once and, where nothing needs the old values, in place. The way back is written out too.
 
-Shapes: B lines, L tokens of a line, T = B L, D width, F inner width, G key heads, R query heads per key head, d head
-width, r rank of an adapted product. Rotated pairs of a head are neighbours: d is [d/2, 2].
+Two things are done for fewer rows than there are tokens. Before attention mixes them, equal tokens are equal rows: the
+first layer norms and projects each distinct one once (`spread`). And what nobody reads is not computed: behind the last
+layer's attention only the rows whose states are asked for go on (`kept`).
+
+Shapes: B lines, L tokens of a line, T = B L, U distinct tokens, N rows that are kept, D width, F inner width, G key
+heads, R query heads per key head, d head width, r rank of an adapted product. Rotated pairs of a head are neighbours: d
+is [d/2, 2].
 """
 
 from dataclasses import dataclass
@@ -16,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerShape:
     """What the matrices do not say.
 
@@ -28,6 +33,8 @@ class LayerShape:
         head_width: d.
         attention_epsilon: of the norm in front of attention.
         feed_forward_epsilon: of the norm in front of the feed-forward part.
+        spread: which row of the states each token is, int64 [T]; None where every token has its own, in order.
+        kept: places of the tokens whose states are wanted, int64 [N]; None for all of them.
     """
 
     num_lines: int
@@ -37,6 +44,8 @@ class LayerShape:
     head_width: int
     attention_epsilon: float
     feed_forward_epsilon: float
+    spread: Tensor | None = None
+    kept: Tensor | None = None
 
 
 class DecoderLayer(torch.autograd.Function):
@@ -47,10 +56,10 @@ class DecoderLayer(torch.autograd.Function):
         """The matrices are a product's W, A and B, four times."""
         qkv_weight, out_weight, gate_up_weight, down_weight = matrices[::3]
         normed, scale = unit_norm(states, shape.attention_epsilon)
-        query, key, value = _heads(normed @ qkv_weight.T, turns, shape)
+        query, key, value = _heads(_rows(normed @ qkv_weight.T, shape.spread), turns, shape)
         weights = _weights(query, key, bias, shape)
-        attended = _of_tokens(torch.bmm(weights, value), shape)
-        between = torch.addmm(states, attended, out_weight.T)
+        attended = _rows(_of_tokens(torch.bmm(weights, value), shape), shape.kept)
+        between = torch.addmm(_rows(_rows(states, shape.spread), shape.kept), attended, out_weight.T)
         normed_between, scale_between = unit_norm(between, shape.feed_forward_epsilon)
         gate_up = normed_between @ gate_up_weight.T
         gate, up = gate_up.chunk(2, dim=1)
@@ -85,11 +94,14 @@ class DecoderLayer(torch.autograd.Function):
         of_gate_up = _of_product(normed_between, d_gate_up, *products[2])
         d_between = _add_norm_back(outer, d_gate_up @ matrices[6], normed_between, scale_between)
 
-        d_attended = _of_heads((d_between @ matrices[3]), shape)
+        num_tokens = shape.num_lines * shape.num_tokens
+        d_attended = _of_heads(_rows_back(d_between @ matrices[3], shape.kept, num_tokens), shape)
         of_out = _of_product(attended, d_between, *products[1])
         d_qkv = _attention_back(d_attended, query, key, value, weights, turns, shape)
+        d_qkv = _rows_back(d_qkv, shape.spread, len(normed))
         of_qkv = _of_product(normed, d_qkv, *products[0])
-        d_states = _add_norm_back(d_between, d_qkv @ matrices[0], normed, scale)
+        residual = _rows_back(_rows_back(d_between, shape.kept, num_tokens), shape.spread, len(normed))
+        d_states = _add_norm_back(residual, d_qkv @ matrices[0], normed, scale)
         return d_states, None, None, None, *of_qkv, *of_out, *of_gate_up, *of_down
 
 
@@ -97,7 +109,7 @@ def decoder_layer(states_TD: Tensor, turns: Tensor, bias: Tensor, shape: LayerSh
     """States after a layer.
 
     Args:
-        states_TD: float32 [B L, D].
+        states_TD: float32 [B L, D]; [U, D] where `shape.spread` says which token is which.
         turns: complex64 [1 or B, 1, L, d/2], rotations of the positions.
         bias: float32, added to attention's scores: [L, L] for all lines alike, or [B, 1, L, L].
         shape: the rest.
@@ -106,10 +118,22 @@ def decoder_layer(states_TD: Tensor, turns: Tensor, bias: Tensor, shape: LayerSh
             Query, key and value [(G R + 2 G) d, D], then out [D, G R d], gate and up [2 F, D], and down [D, F].
 
     Returns:
-        float32 [B L, D].
+        float32 [B L, D]; [N, D] where only some are kept.
     """
     after: Tensor = DecoderLayer.apply(states_TD, turns, bias, shape, *matrices)  # type: ignore[no-untyped-call]
     return after
+
+
+def _rows(states: Tensor, places: Tensor | None) -> Tensor:
+    """Rows at some places, or all."""
+    return states if places is None else functional.embedding(places, states)
+
+
+def _rows_back(gradient: Tensor, places: Tensor | None, num_rows: int) -> Tensor:
+    """The gradient of the rows that some were taken from: the sum of those that stood at each place."""
+    if places is None:
+        return gradient
+    return torch.ops.aten.embedding_dense_backward(gradient, places, num_rows, -1, False)
 
 
 def unit_norm(states_TD: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -135,10 +159,20 @@ def _of_product(
     a_needs: bool,
     b_needs: bool,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of W, A and B of y = x W^T."""
-    d_weight = outer.T @ inputs if w_needs else None
-    if not (a_needs or b_needs):
+    """Gradients of W, A and B of y = x W^T.
+
+    Those of A and B come from that of W = W_0 + B A, or without it by thin products, whichever is less work: per token
+    O I multiplications, or 2 r (O + I), where the ranks of several parts add up.
+    """
+    adapts = a_needs or b_needs
+    rank, (num_out, num_in) = len(a_RI), weight.shape
+    is_whole = w_needs or (adapts and num_out * num_in <= 2 * rank * (num_out + num_in))
+    d_whole = outer.T @ inputs if is_whole else None
+    d_weight = d_whole if w_needs else None
+    if not adapts:
         return d_weight, None, None
+    if d_whole is not None:
+        return d_weight, b_OR.T @ d_whole, d_whole @ a_RI.T
     # Thin products run several times faster on a CPU with the thin matrix's rows contiguous.
     d_a = functional.linear(outer, b_OR.T.contiguous()).T @ inputs
     d_b = (functional.linear(inputs, a_RI).T @ outer).T

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from peso.lm.backbone import body_of
 from peso.lm.head import logit_cap, logits_of
 from peso.lm.kernels import attending_by_flash
+from peso.lm.quick_stack import is_written_out, states_at
 from peso.lm.sequences import Batch
 from peso.lm.short_attention import attending_in_products
 from peso.lm.token_rows import head_rows
@@ -48,11 +49,10 @@ class CodeLikelihood:
             float32 [T, M] in nats; the sum over M is -log p(item | history), the paper's loss of a target. [T, M + 1]
             with the end's loss last where answers have one.
         """
-        hidden_BLD = hidden_states(model, batch)
-        answers_TMD = hidden_BLD.flatten(0, 1)[batch.answer_index]
+        answers_TMD = answer_states(model, batch)
         cap = logit_cap(model)
         if self.normaliser == "vocabulary":
-            level_token_ids = [ids.to(hidden_BLD.device) for ids in self._level_token_ids]
+            level_token_ids = [ids.to(answers_TMD.device) for ids in self._level_token_ids]
             columns = [ids[batch.codes[:, m]] for m, ids in enumerate(level_token_ids)]
             if batch.answer_index.shape[1] > len(columns):
                 assert self._end_token_id is not None, "an answer's end needs an end token"
@@ -94,8 +94,20 @@ def cross_entropy(
     return torch.cat([checkpoint(losses, states, labels, use_reentrant=False) for states, labels in pieces])
 
 
+def answer_states(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """The states from which codes are predicted, [T, M, D] after the final norm; M + 1 where answers have an end."""
+    if is_written_out(model, batch.input_ids):
+        mask, positions = None, None
+        if batch.visibility is not None:
+            mask, positions = batch.visibility.dense_mask(model.dtype), batch.position_ids
+        states = states_at(model, batch.input_ids, mask, positions, batch.answer_index.flatten())
+        if states is not None:
+            return states.unflatten(0, batch.answer_index.shape)
+    return hidden_states(model, batch).flatten(0, 1)[batch.answer_index]
+
+
 def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """The states from which codes are predicted, [B, L, D] after the final norm."""
+    """The states of all tokens, [B, L, D] after the final norm."""
     with attending_in_products(model, batch.input_ids.shape[1]):
         if batch.visibility is None:
             with attending_by_flash(model):

@@ -40,7 +40,7 @@ def write_out_stack(model: PreTrainedModel) -> None:
     model.train(False)
     with torch.no_grad():
         try:
-            ours = _through_layers(body, ids, None, None)
+            ours = _through_layers(body, ids, None, None).unflatten(0, ids.shape)
         except UnknownLayerError:
             ours = None
         theirs = type(body).forward(body, input_ids=ids, use_cache=False).last_hidden_state
@@ -73,13 +73,11 @@ def _forward(
     use_cache: bool | None = None,
     **others: Any,
 ) -> Any:
-    is_short = input_ids is not None and input_ids.shape[1] <= LONGEST
     is_masked_as_here = attention_mask is None or (attention_mask.dim() == 4 and attention_mask.is_floating_point())
-    if is_short and is_masked_as_here and use_cache is False and not others and _is_plain(self):
-        assert input_ids is not None
+    if input_ids is not None and is_masked_as_here and use_cache is False and not others and _takes(self, input_ids):
         try:
             states = _through_layers(self, input_ids, attention_mask, position_ids)
-            return BaseModelOutputWithPast(last_hidden_state=states)
+            return BaseModelOutputWithPast(last_hidden_state=states.unflatten(0, input_ids.shape))
         except UnknownLayerError:
             pass
     return type(self).forward(
@@ -92,6 +90,42 @@ def _forward(
     )
 
 
+def is_written_out(model: PreTrainedModel, ids: Tensor) -> bool:
+    """Whether `states_at` may be asked for some rows.
+
+    Args:
+        model: an adapter injected or not.
+        ids: int64 [B, L].
+    """
+    body: Any = body_of(model)
+    return "forward" in body.__dict__ and _takes(body, ids)
+
+
+def states_at(
+    model: PreTrainedModel, ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, places: Tensor
+) -> Tensor | None:
+    """States of some tokens after the final norm, and no work for what they do not depend on.
+
+    Args:
+        model: an adapter injected or not, whose body is written out.
+        ids: int64 [B, L].
+        attention_mask: float32 [B, 1, L, L], added to attention's scores; None for causal rows.
+        position_ids: int64 [B, L]; None for 0, 1, ...
+        places: int64 [N], of the wanted tokens in the flattened ids.
+
+    Returns:
+        float32 [N, D], differentiable; None if a layer has become something else since.
+    """
+    try:
+        return _through_layers(body_of(model), ids, attention_mask, position_ids, places)
+    except UnknownLayerError:
+        return None
+
+
+def _takes(body: Any, ids: Tensor) -> bool:
+    return ids.shape[1] <= LONGEST and _is_plain(body)
+
+
 def _is_plain(body: Any) -> bool:
     config = body.config
     drops = body.training and getattr(config, "attention_dropout", 0.0) > 0
@@ -100,10 +134,18 @@ def _is_plain(body: Any) -> bool:
     return is_single and is_whole and not drops and not body.is_activation_checkpointing
 
 
-def _through_layers(body: Any, ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None) -> Tensor:
+def _through_layers(
+    body: Any,
+    ids: Tensor,
+    attention_mask: Tensor | None,
+    position_ids: Tensor | None,
+    kept: Tensor | None = None,
+) -> Tensor:
+    """States after the final norm, [B L, D], or of the tokens at some places."""
     num_lines, num_tokens = ids.shape
     products = [folded_products(layer) for layer in body.layers]  # before anything is computed: it may raise
-    states = body.embed_tokens(ids)
+    distinct, spread = ids.unique(return_inverse=True)
+    states = body.embed_tokens(distinct)
     positions = torch.arange(num_tokens)[None] if position_ids is None else position_ids
     with torch.no_grad():
         cosine, sine = body.rotary_emb(states, positions)
@@ -113,12 +155,13 @@ def _through_layers(body: Any, ids: Tensor, attention_mask: Tensor | None, posit
             torch.full((num_tokens, num_tokens), float("-inf")).triu_(1) if attention_mask is None else attention_mask
         )
     heads = body.config.num_attention_heads, body.config.num_key_value_heads
-    flat = states.flatten(0, 1)
-    for layer, folded in zip(body.layers, products, strict=True):
+    last = len(products) - 1
+    for number, (layer, folded) in enumerate(zip(body.layers, products, strict=True)):
         shape = LayerShape(
-            num_lines, num_tokens, heads[1], heads[0] // heads[1], 2 * half, *norm_epsilons(layer)
+            num_lines, num_tokens, heads[1], heads[0] // heads[1], 2 * half, *norm_epsilons(layer),
+            spread=spread.flatten() if number == 0 else None, kept=kept if number == last else None,
         )  # fmt: skip
         matrices = [matrix for product in folded for matrix in (product.weight, product.a, product.b)]
-        flat = decoder_layer(flat, turns, bias, shape, *matrices)
-    normed: Tensor = body.norm(flat.view(num_lines, num_tokens, -1))
+        states = decoder_layer(states, turns, bias, shape, *matrices)
+    normed: Tensor = body.norm(states)
     return normed

@@ -13,7 +13,7 @@ from peso.config import AdapterConfig
 from peso.lm.adapters import attach_adapter
 from peso.lm.backbone import body_of
 from peso.lm.decoder_layer import LayerShape, decoder_layer
-from peso.lm.quick_stack import LONGEST, write_out_stack
+from peso.lm.quick_stack import LONGEST, is_written_out, layer_by_layer, states_at, write_out_stack
 
 TOKENS = range(5, 25)
 WIDTHS = {"vocab_size": 30, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
@@ -22,7 +22,7 @@ SOME = ("q_proj", "v_proj", "up_proj")
 
 def llama(**options: object) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    config = LlamaConfig(**WIDTHS, **({"num_attention_heads": 4} | options))  # type: ignore[arg-type]
+    config = LlamaConfig(**(WIDTHS | {"num_attention_heads": 4} | options))  # type: ignore[arg-type]
     model = LlamaForCausalLM(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -43,7 +43,7 @@ def adapter(model: LlamaForCausalLM, **options: Any) -> PeftModel:
     return shaken(attach_adapter(model, AdapterConfig(r=3, lora_alpha=16, **options), TOKENS, seed=0))
 
 
-def is_written_out(model: LlamaForCausalLM) -> bool:
+def has_own_forward(model: LlamaForCausalLM) -> bool:
     return "forward" in body_of(model).__dict__
 
 
@@ -64,7 +64,7 @@ def results(model: LlamaForCausalLM, trained: nn.Module, ids: Tensor, **inputs: 
 
 def assert_equal(model: LlamaForCausalLM, trained: nn.Module, **inputs: Any) -> None:
     ids = torch.randint(30, (2, 14), generator=torch.Generator().manual_seed(2))
-    assert is_written_out(model)
+    assert has_own_forward(model)
     ours = results(model, trained, ids, **inputs)
     body = body_of(model)
     forward = body.__dict__.pop("forward")
@@ -188,4 +188,43 @@ def test_another_kind_of_model_is_left_alone() -> None:
     write_out_stack(qwen)
     biased = llama(attention_bias=True)
     write_out_stack(biased)
-    assert not is_written_out(qwen) and not is_written_out(biased)  # type: ignore[arg-type]
+    assert not has_own_forward(qwen) and not has_own_forward(biased)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("trains", ["adapter", "everything"])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_states_at_some_places(masked: bool, trains: str, layers: int) -> None:
+    """Values and gradients of a few places, out of order and one twice, are those of a pass over everything."""
+    model = llama(num_hidden_layers=layers, num_key_value_heads=2)
+    write_out_stack(model)
+    trained = adapter(model) if trains == "adapter" else model
+    ids = torch.randint(5, 25, (2, 14), generator=torch.Generator().manual_seed(2))
+    assert is_written_out(model, ids)
+    positions = (torch.arange(14) % 5 + 3).expand(2, -1)
+    mask, at = (mask_of(14), positions) if masked else (None, None)
+    places = torch.tensor([27, 3, 13, 3, 14])
+    parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
+    some = states_at(model, ids, mask, at, places)
+    assert some is not None
+    with layer_by_layer(model):
+        inputs = {} if mask is None else {"attention_mask": mask, "position_ids": positions}
+        whole = body_of(model)(input_ids=ids, use_cache=False, **inputs).last_hidden_state.flatten(0, 1)[places]
+    torch.testing.assert_close(some, whole, rtol=1e-4, atol=1e-4)
+    weights = torch.randn(whole.shape, generator=torch.Generator().manual_seed(3))
+    ours, theirs = (
+        torch.autograd.grad((states * weights).sum(), parameters, allow_unused=True) for states in (some, whole)
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-5 * max(1.0, float(other.abs().max())))
+
+
+@pytest.mark.parametrize("rank", [1, 3, 40])
+def test_gradients_of_any_rank_are_those_of_the_formula(rank: int) -> None:
+    """Thin products or the whole matrix's gradient, whichever is less work: the same gradients."""
+    model = llama()
+    write_out_stack(model)
+    peft = shaken(attach_adapter(model, AdapterConfig(r=rank, lora_alpha=16), TOKENS, seed=0))
+    assert_equal(model, peft)

@@ -2,8 +2,9 @@
 
 The libraries' layers are made for any model at any time. Here the adapter is merged once, each norm's weight and the
 scale of attention go into the matrix behind them, query, key and value (and gate and up) are one product, rotary
-positions are one complex multiplication, residual sums happen inside the products; and the last layer, whose other
-outputs nobody reads, works for the last token of each history only.
+positions are one complex multiplication, residual sums happen inside the products. The first layer, where equal tokens
+are still equal rows, projects each distinct one once; and of the last, whose other outputs nobody reads, all tokens of
+a history get keys and values, and its last token the rest.
 
 Whether a model is of this kind is found out by trying: unless the result equals the model's own on a probe, the model
 keeps its own code (`StockBody`).
@@ -81,6 +82,7 @@ class QuickBody:
             raise UnknownLayerError("attention sees a window only")
         self._layers = [_layer(layer) for layer in body.layers]
         self._num_key_heads = config.num_key_value_heads
+        self._num_queries = config.num_attention_heads
         self._queries_per_key = config.num_attention_heads // config.num_key_value_heads
         self._head_width = body.layers[0].self_attn.head_dim
         self._embed, self._rotary, self._last_norm = body.embed_tokens, body.rotary_emb, body.norm
@@ -89,25 +91,36 @@ class QuickBody:
     def read(self, prompts_BL: Tensor, lengths_B: Tensor) -> tuple[Tensor, Beams]:
         """See `Body.read`."""
         num_users, longest = prompts_BL.shape
-        states = self._embed(prompts_BL).flatten(0, 1)  # [BL, D], changed in place from here on
+        states, projected = self._first(prompts_BL)
         turns = self._turns(states, torch.arange(longest)[None])  # [1, L, d/2]
-        last = torch.arange(num_users) * longest + lengths_B - 1
         keys, values = [], []
         for number, layer in enumerate(self._layers):
-            query, key, value = self._heads(layer, states, (num_users, longest), turns[:, None, None])
+            is_last = number == len(self._layers) - 1
+            if number:
+                matrix = layer.query_key_value[self._num_queries * self._head_width :] if is_last else None
+                projected = self._projected(layer, states, matrix)
+            query, key, value = self._heads(projected, (num_users, longest), turns[:, None, None])
             key, value = key.squeeze(2), value.squeeze(2)  # [B, G, L, d]
             keys.append(key)
             values.append(value)
-            if number < len(self._layers) - 1:
-                attended = _causal(query, key, value)
-            else:
-                states = states[last]
-                is_padding = torch.arange(longest) >= lengths_B[:, None]
-                at_last = query[torch.arange(num_users), :, :, lengths_B - 1]  # [B, G, R, d]
-                attended = _to_history(at_last, key, is_padding) @ value
-                attended = attended.flatten(1)
-            self._finish(layer, states, attended)
+            if is_last:
+                break
+            self._finish(layer, states, _causal(query, key, value))
+        states = states[torch.arange(num_users) * longest + lengths_B - 1]
+        self._finish_last(states, turns[0, lengths_B - 1], keys[-1], values[-1], lengths_B)
         return self._normed(states), _QuickBeams(self, keys, values, lengths_B)
+
+    def _finish_last(
+        self, states_BD: Tensor, turns: Tensor, key_BGLd: Tensor, value_BGLd: Tensor, lengths_B: Tensor
+    ) -> None:
+        """The last layer for one token of each user, added to its states in place; rotations are [B, d/2]."""
+        layer = self._layers[-1]
+        asked = self._projected(layer, states_BD, layer.query_key_value[: self._num_queries * self._head_width])
+        query = turned(_pairs(asked.view(len(asked), self._num_queries, -1)), turns[:, None])
+        query = query.unflatten(1, (self._num_key_heads, self._queries_per_key))  # [B, G, R, d]
+        is_padding = torch.arange(key_BGLd.shape[2]) >= lengths_B[:, None]
+        attended = _to_history(query, key_BGLd, is_padding) @ value_BGLd
+        self._finish(layer, states_BD, attended.flatten(1))
 
     def _turns(self, like: Tensor, positions: Tensor) -> Tensor:
         """Rotations of positions, complex [*positions, d/2]."""
@@ -115,15 +128,29 @@ class QuickBody:
         half = self._head_width // 2
         return torch.complex(cosine[..., :half].float(), sine[..., :half].float())
 
-    def _heads(
-        self, layer: _Layer, states_TD: Tensor, shape: tuple[int, int], turns: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Query [B, G, R, N, d], key and value [B, G, 1, N, d] of N tokens of each user, turned and contiguous."""
-        num_users, num_tokens = shape
+    def _first(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """States of tokens before the first layer, [T, D], to be changed in place, and what it projects them to."""
+        distinct, which = tokens.unique(return_inverse=True)
+        states = self._embed(distinct)
+        projected = self._projected(self._layers[0], states)
+        return functional.embedding(which.flatten(), states), functional.embedding(which.flatten(), projected)
+
+    def _projected(self, layer: _Layer, states_TD: Tensor, matrix: Tensor | None = None) -> Tensor:
+        """Query, key and value of tokens in one, [T, (GR + 2G) d], or what some of the matrix's rows give."""
         normed, _ = unit_norm(states_TD, layer.attention_epsilon)
-        parts = functional.linear(normed, layer.query_key_value).view(num_users, num_tokens, -1, self._head_width)
-        num_keys, per_key = self._num_key_heads, self._queries_per_key
-        query, key, value = parts.split([num_keys * per_key, num_keys, num_keys], dim=2)
+        return functional.linear(normed, layer.query_key_value if matrix is None else matrix)
+
+    def _heads(self, projected: Tensor, shape: tuple[int, int], turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query [B, G, R, N, d], key and value [B, G, 1, N, d] of N tokens of each user, turned and contiguous.
+
+        Where only keys and values were projected, R is 0.
+        """
+        num_users, num_tokens = shape
+        parts = projected.view(num_users, num_tokens, -1, self._head_width)
+        num_keys = self._num_key_heads
+        num_queries = parts.shape[2] - 2 * num_keys
+        per_key = num_queries // num_keys
+        query, key, value = parts.split([num_queries, num_keys, num_keys], dim=2)
         return (
             turned(_pairs(query.unflatten(2, (num_keys, per_key)).permute(0, 2, 3, 1, 4)), turns),
             turned(_pairs(key.unflatten(2, (num_keys, 1)).permute(0, 2, 3, 1, 4)), turns),
@@ -159,12 +186,14 @@ class _QuickBeams:
         """See `Beams.extend`."""
         body = self._body
         num_users, num_beams = tokens_BK.shape
-        states = body._embed(tokens_BK).flatten(0, 1)
+        states, projected = body._first(tokens_BK)
         turns = body._turns(states, (self._lengths_B + self._num_steps)[:, None])[:, None, None]  # [B, 1, 1, 1, d/2]
         rows = (parent_BK + torch.arange(num_users)[:, None] * self._num_beams).flatten()
         self._num_beams = num_beams
         for number, layer in enumerate(body._layers):
-            query, key, value = body._heads(layer, states, (num_users, num_beams), turns)
+            if number:
+                projected = body._projected(layer, states)
+            query, key, value = body._heads(projected, (num_users, num_beams), turns)
             path = self._paths[number]
             path[:] = [
                 own.index_select(0, rows) for own in path

@@ -1,5 +1,8 @@
 """When items were first taken: by the log, in its table, and in whatever goes on from it."""
 
+import datetime as dt
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +53,51 @@ def test_an_item_is_as_old_as_its_first_event_in_the_log(tmp_path: Path) -> None
     items = load_dataset(data).item_ids
     times = load_item_times(data, items)
     assert times[list(items).index("rake")] == microseconds(read_instant("2024-02-20"))
+
+
+INSTANTS = [
+    # user, item, seconds since 1970
+    ("1", "7", 1709332200),  # 2024-03-01T22:30 in UTC, the day after in Athens
+    ("1", "8", 1709424000),
+    ("2", "8", 1709510400),
+    ("2", "7", 1709596800),
+]
+
+
+def lines(rows: Iterable[object]) -> str:
+    return "".join(f"{row}\n" for row in rows)
+
+
+def in_athens(seconds: int) -> str:
+    moment = read_instant("1970-01-01") + dt.timedelta(seconds=seconds)
+    return moment.astimezone(dt.timezone(dt.timedelta(hours=2))).isoformat()
+
+
+@pytest.mark.parametrize("source", ["s", "ms", "zone", "amazon-2018", "amazon-2023", "movielens"])
+def test_every_log_with_times_gives_the_same(source: str, tmp_path: Path) -> None:
+    log, kind = tmp_path / "log.csv", source if "-" in source or source == "movielens" else "table"
+    columns: list[str] = []
+    if source == "amazon-2018":
+        log = tmp_path / "log.json"
+        names = ("reviewerID", "asin", "unixReviewTime")
+        log.write_text(lines(json.dumps(dict(zip(names, row, strict=True)) | {"overall": 5.0}) for row in INSTANTS))
+    elif source == "amazon-2023":
+        log = tmp_path / "log.jsonl"
+        rows = [{"user_id": user, "parent_asin": item, "timestamp": 1000 * time} for user, item, time in INSTANTS]
+        log.write_text(lines(json.dumps(row | {"rating": 5.0}) for row in rows))
+    elif source == "movielens":
+        log = tmp_path
+        rated = [f"{user},{item},5,{time}" for user, item, time in INSTANTS]
+        (log / "ratings.csv").write_text(lines(["userId,movieId,rating,timestamp", *rated]))
+        (log / "movies.csv").write_text(lines(["movieId,title,genres", "7,Hose,Drama", "8,Rake,Drama"]))
+    else:
+        written_as = {"s": str, "ms": lambda time: str(1000 * time), "zone": in_athens}[source]
+        log.write_text(
+            lines(["user,item,time", *(f"{user},{item},{written_as(time)}" for user, item, time in INSTANTS)])
+        )
+        columns = ["--user", "user", "--item", "item", "--time", "time"]
+    output_of("import", kind, log, *columns, "--cut", "2024-03-03", "-w", tmp_path / "w")
+    assert times_in(tmp_path / "w" / "data") == {"7": "2024-03-01T22:30", "8": "2024-03-03T00:00"}
 
 
 def test_an_import_from_before_times_were_kept_gets_them(tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import psutil
 import pytest
 
 from clusters import Refusing, kill_one, local_cluster
+from peso.data.item_times import save_item_times
 from peso.data.simulate import SimulationSettings, simulate
-from peso.data.storage import save_dataset
+from peso.data.storage import load_dataset, save_dataset
 from peso.errors import DataError, WorkspaceError
 from peso.scale.batches import Pool, done_in_pool
 from peso.scale.encoding import encode_in_pool
@@ -66,6 +69,18 @@ def test_lists_are_those_of_one_process_even_if_an_actor_is_killed(
     assert not psutil.pid_exists(dead)
     assert len(alone) == 400 // SHARD_USERS + 1
     assert contents(output) == alone
+
+
+def test_an_operator_s_places_for_new_items_reach_the_actors(workspace: Path, tmp_path: Path) -> None:
+    dataset = load_dataset(workspace / "data")
+    save_item_times(workspace / "data", dataset.item_ids, dataset.item_first_block * 86_400_000_000)
+    newest = {dataset.item_ids[item] for item in np.flatnonzero(dataset.item_first_block == dataset.num_blocks - 1)}
+    assert newest
+    places = {"new_item_share": 0.6, "new_since": f"1970-01-0{dataset.num_blocks}"}
+    ours, theirs = (plan_job(workspace, 5, output=tmp_path / name, decoding=places) for name in ("ours", "theirs"))
+    assert contents(recommend_in_pool(ours, Pool(num_workers=1))) == contents(recommend_for_all(theirs))
+    lists = pl.read_parquet(ours.output / "*.parquet").group_by("user_id").agg(pl.col("item_id"))
+    assert all(len(newest.intersection(items)) >= 3 for items in lists["item_id"].to_list())
 
 
 def test_what_a_worker_refuses_is_said_plainly() -> None:

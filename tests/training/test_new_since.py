@@ -1,6 +1,8 @@
 """Places for items newer than a date: in a run's lists, by an operator's word, and in what goes on from the run."""
 
 import datetime as dt
+import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +16,17 @@ from peso.config.instants import microseconds, read_instant
 from peso.data.item_times import TIMES_FILE
 from peso.data.simulate import SimulationSettings, simulate
 from peso.data.storage import load_dataset
+from peso.errors import PesoError
 from peso.studies.plan import UserSplit
 from peso.studies.worlds import prepare_world
 from peso.training.materials import load_materials
 from peso.training.measure import reserved_for_new
+from peso.training.stream import run_stream
 from streams import SMALL
 
 SINCE = "2024-01-03T12:00"
 """In the middle of the third day."""
+DATED = ("--new-item-share", "0.2", "--new-since", SINCE)
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +141,29 @@ def test_what_is_refused(shop: Path, tmp_path: Path) -> None:
     try:
         refused = peso(*ask, "--new-item-share", "0.2", "--new-since", SINCE)
         assert_one_sentence(refused, "asks when items were first taken", "import a log that has them")
-        dated = ("--new-item-share", "0.2", "--new-since", SINCE)
-        for for_all in (("recommend", "--all"), ("scale", "recommend")):
-            refused = peso(*for_all, "-w", workspace, "-o", tmp_path / "lists", *dated)
+        with_ray = [("scale", "recommend")] if importlib.util.find_spec("ray") else []
+        for for_all in [("recommend", "--all"), *with_ray]:
+            refused = peso(*for_all, "-w", workspace, "-o", tmp_path / "lists", *DATED)
             assert_one_sentence(refused, "asks when items were first taken")
+        times.write_bytes(b"no table")
+        assert_one_sentence(peso(*everyone, *DATED), "item_times.parquet cannot be read", "import the data again")
         assert not list(tmp_path.glob("*lists*")), "nothing is left behind"
     finally:
         moved.rename(times)
+
+
+@pytest.mark.parametrize("damage", ["no table", "of other items", "none"])
+def test_nothing_is_trained_on_times_that_cannot_be_used(shop: Path, tmp_path: Path, damage: str) -> None:
+    shutil.copytree(shop / "shop" / "data", tmp_path / "data")
+    times = tmp_path / "data" / TIMES_FILE
+    frame = pl.read_parquet(times)
+    times.unlink()
+    if damage == "no table":
+        times.write_bytes(b"no table")
+    elif damage == "of other items":
+        frame.reverse().write_parquet(times)
+    said = {"no table": "cannot be read", "of other items": "are of other items", "none": "holds no such times"}[damage]
+    dated = make_config(shop / "small.toml", {"decoding": {"new_item_share": 0.2, "new_since": SINCE}})
+    with pytest.raises(PesoError, match=said):
+        run_stream(tmp_path, dated)
+    assert not list(tmp_path.glob("bases/*/*"))

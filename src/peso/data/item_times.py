@@ -49,20 +49,24 @@ def save_item_times(folder: Path, item_ids: Sequence[str], times: IntArray | Non
         pl.DataFrame({"item_id": list(item_ids), "first_time": times}, schema=_SCHEMA).write_parquet(temporary)
 
 
-def require_item_times(folder: Path) -> None:
-    """Whether items can be told apart by their times.
+def require_item_times(folder: Path) -> pl.DataFrame:
+    """The table, if items can be told apart by their times.
 
     Args:
         folder: `W/data`.
 
+    Returns:
+        `item_id` (String) and `first_time` (Datetime in microseconds, UTC), of whatever items.
+
     Raises:
-        WorkspaceError: the data came without times.
+        WorkspaceError: the data came without times, or the table is damaged.
     """
     if not (folder / TIMES_FILE).exists():
         raise WorkspaceError(
             f"decoding.new_since asks when items were first taken, and {folder} holds no such times: import a log that "
             "has them (again, if it was imported before they were kept), or leave the date out."
         )
+    return read_table(folder / TIMES_FILE, _SCHEMA)
 
 
 def load_item_times(folder: Path, item_ids: Sequence[str]) -> IntArray:
@@ -79,9 +83,9 @@ def load_item_times(folder: Path, item_ids: Sequence[str]) -> IntArray:
         WorkspaceError: there is none, or it is damaged.
         DataError: it is of other items.
     """
-    require_item_times(folder)
-    path = folder / TIMES_FILE
-    frame = read_table(path, _SCHEMA)
+    frame = require_item_times(folder)
     if frame["item_id"].to_list() != list(item_ids):
-        raise DataError(f"the times in {path} are of other items than the data set's; import the data again.")
+        raise DataError(
+            f"the times in {folder / TIMES_FILE} are of other items than the data set's; import the data again."
+        )
     return frame["first_time"].cast(pl.Int64).to_numpy()

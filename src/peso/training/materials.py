@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peso.config import RunConfig
 from peso.data.dataset import Dataset, IntArray
-from peso.data.item_times import load_item_times, require_item_times
+from peso.data.item_times import load_item_times
 from peso.data.list_rules import ListRules
 from peso.data.neighbours import Neighbours
 from peso.data.storage import load_dataset
@@ -87,6 +87,7 @@ class Materials:
 
         Raises:
             WorkspaceError: there are none, or they are damaged.
+            DataError: they are of other items.
         """
         assert self.workspace is not None, "data that lie nowhere have no times"
         return load_item_times(self.workspace / "data", self.dataset.item_ids)
@@ -125,12 +126,13 @@ def load_materials(workspace: Path, config: RunConfig) -> Materials:
 
     Raises:
         WorkspaceError: there is none, it is damaged, or it lacks what the configuration asks for.
+        DataError: the times that it asks for are of other items.
     """
     dataset = load_dataset(workspace / "data")
     semantic_ids = load_semantic_ids(workspace / "data" / "semantic_ids", dataset.item_ids)
     materials = Materials(dataset, semantic_ids, config, workspace)
     if config.decoding.new_since is not None:
-        require_item_times(workspace / "data")  # said before anything is trained
+        _ = materials.item_times  # what is wrong with them is said before anything is trained
     return materials
 
 

@@ -122,8 +122,7 @@ def _floor(quick: bool) -> dict[str, Any]:
     lengths = ours.reader.builder.row_lengths(ours.stage.train_rows)
     num_tokens = int(lengths.sum()) // len(ours.batches)
     shapes = _linear_shapes(ours.reader)
-    work = sum(4 * int(lengths.sum()) * wide * long for wide, long in shapes)  # forward, and back to the states
-    flops = work + _other_flops(ours, lengths)
+    flops, of_plain = _flops(ours, lengths), _flops_of_plain(ours, lengths)
     operands = [
         (torch.randn(num_tokens, wide), torch.randn(long, wide), torch.randn(num_tokens, long)) for wide, long in shapes
     ]
@@ -150,7 +149,9 @@ def _floor(quick: bool) -> dict[str, Any]:
     rate = per_call * len(ours.batches) / comparison.median("products")
     return {
         "share": flops / per_call / len(ours.batches) * comparison.ratio("products", "epoch"),
+        "share_of_plain_layers": of_plain / per_call / len(ours.batches) * comparison.ratio("products", "epoch"),
         "gflop_per_epoch": flops / 1e9,
+        "gflop_per_epoch_of_plain_layers": of_plain / 1e9,
         "gflop_per_second_on_these_shapes": rate / 1e9,
         "gflop_per_second_on_a_square": 2 * 1536**3 / comparison.median("square") / 1e9,
         "seconds": comparison.as_json(),
@@ -158,22 +159,61 @@ def _floor(quick: bool) -> dict[str, Any]:
 
 
 def _linear_shapes(reader: Reader) -> list[tuple[int, int]]:
+    """Input and output features of the layers' products."""
     config = reader.model.config
     width, inner = config.hidden_size, config.intermediate_size
     layer = [(width, width)] * 4 + [(width, inner)] * 2 + [(inner, width)]
     return layer * config.num_hidden_layers
 
 
-def _other_flops(ours: OurTraining, lengths: np.ndarray) -> int:
-    """LoRA's own products, attention over what is seen (forward once, backward two and a half times), and the head."""
-    config, vocabulary = ours.reader.model.config, ours.reader.builder.vocabulary
-    lora = sum(
-        8 * int(lengths.sum()) * ours.materials.config.adapter.r * (i + o) for i, o in _linear_shapes(ours.reader)
+def _products(ours: OurTraining, lengths: np.ndarray) -> list[tuple[int, int, int]]:
+    """Rows, input and output features of every product, for as few rows as it can be needed for.
+
+    The first layer's query, key and value are needed for each distinct token of a batch; of the last layer, keys and
+    values for every token and the rest for answers.
+    """
+    config = ours.reader.model.config
+    width, inner, num_layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    rows, builder = ours.stage.train_rows, ours.reader.builder
+    num_distinct = sum(len(builder.batch(rows.take(chosen)).input_ids.unique()) for chosen in ours.batches)
+    num_tokens, num_answers = int(lengths.sum()), len(ours.targets) * builder.vocabulary.num_levels
+    products = []
+    for number in range(num_layers):
+        num_read = num_distinct if number == 0 else num_tokens
+        num_asked = num_answers if number == num_layers - 1 else num_tokens
+        products += [(min(num_read, num_asked), width, width)] + [(num_read, width, width)] * 2
+        products += [(num_asked, width, width)] + [(num_asked, width, inner)] * 2 + [(num_asked, inner, width)]
+    return products
+
+
+def _flops(ours: OurTraining, lengths: np.ndarray) -> int:
+    """What an epoch's gradient needs.
+
+    Each product once forward and once back to the states, the gradients of A and B from the matrix's or by thin
+    products, attention and the head.
+    """
+    rank = ours.materials.config.adapter.r
+    layers = sum(
+        rows * (4 * wide * long + min(2 * wide * long, 4 * rank * (wide + long)))
+        for rows, wide, long in _products(ours, lengths)
     )
+    return layers + _other_flops(ours, lengths)
+
+
+def _flops_of_plain(ours: OurTraining, lengths: np.ndarray) -> int:
+    """What the layers do as they stand: every product for every token, the adapter's beside the frozen ones."""
+    rank, num_tokens = ours.materials.config.adapter.r, int(lengths.sum())
+    layers = sum(4 * wide * long + 8 * rank * (wide + long) for wide, long in _linear_shapes(ours.reader))
+    return num_tokens * layers + _other_flops(ours, lengths)
+
+
+def _other_flops(ours: OurTraining, lengths: np.ndarray) -> int:
+    """Attention over what is seen, forward once and backward two and a half times, and the head."""
+    config, vocabulary = ours.reader.model.config, ours.reader.builder.vocabulary
     pairs = int((lengths * (lengths + 1) // 2).sum())
     attention = 14 * pairs * config.hidden_size * config.num_hidden_layers
     codes = sum(map(len, vocabulary.level_token_ids))
-    return lora + attention + 6 * len(ours.targets) * config.hidden_size * codes
+    return attention + 6 * len(ours.targets) * config.hidden_size * codes
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +91,8 @@ def test_every_log_with_times_gives_the_same(source: str, tmp_path: Path) -> Non
         (log / "ratings.csv").write_text(lines(["userId,movieId,rating,timestamp", *rated]))
         (log / "movies.csv").write_text(lines(["movieId,title,genres", "7,Hose,Drama", "8,Rake,Drama"]))
     else:
-        written_as = {"s": str, "ms": lambda time: str(1000 * time), "zone": in_athens}[source]
+        ways: dict[str, Callable[[int], str]] = {"s": str, "ms": lambda time: str(1000 * time), "zone": in_athens}
+        written_as = ways[source]
         log.write_text(
             lines(["user,item,time", *(f"{user},{item},{written_as(time)}" for user, item, time in INSTANTS)])
         )

@@ -74,7 +74,8 @@ def test_lists_are_those_of_one_process_even_if_an_actor_is_killed(
 def test_an_operator_s_places_for_new_items_reach_the_actors(workspace: Path, tmp_path: Path) -> None:
     dataset = load_dataset(workspace / "data")
     save_item_times(workspace / "data", dataset.item_ids, dataset.item_first_block * 86_400_000_000)
-    newest = {dataset.item_ids[item] for item in np.flatnonzero(dataset.item_first_block == dataset.num_blocks - 1)}
+    latest = np.flatnonzero(dataset.item_first_block == dataset.num_blocks - 1)
+    newest = {dataset.item_ids[item] for item in latest.tolist()}
     assert newest
     places = {"new_item_share": 0.6, "new_since": f"1970-01-0{dataset.num_blocks}"}
     ours, theirs = (plan_job(workspace, 5, output=tmp_path / name, decoding=places) for name in ("ours", "theirs"))

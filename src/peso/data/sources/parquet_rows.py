@@ -14,7 +14,7 @@ ROWS_PER_BATCH = 2**20
 
 
 def read_parquet_rows(part: FilePart, columns: Columns, rows_per_batch: int = ROWS_PER_BATCH) -> Iterator[RowBatch]:
-    """Reads rows of a Parquet file in batches; a time that is a date or a date and time is given in microseconds of UTC.
+    """Reads rows of a Parquet file in batches; a time that is a date is given in microseconds of UTC.
 
     Args:
         part: the rows.

@@ -1,10 +1,12 @@
-"""Logs read on a Ray cluster: the workspace of one process, its bad rows and its errors, whatever happens to a worker."""
+"""Logs read on a Ray cluster: the workspace, bad rows and errors of one process, whatever happens to a worker."""
 
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import polars as pl
@@ -21,7 +23,7 @@ from peso.data.sources.row_batch import Columns
 from peso.data.sources.table import read_table
 from peso.errors import DataError
 from peso.scale.batches import Pool
-from peso.scale.importing import read_log_in_pool
+from peso.scale.importing import PartWork, read_log_in_pool
 from peso.semantic_ids.filling import fill_workspace
 
 COLUMNS = Columns("who", "what", "when", "stars")
@@ -31,7 +33,7 @@ ROWS = 120
 pytestmark = pytest.mark.filterwarnings("default")  # Ray warns of itself
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     with local_cluster():
         yield
@@ -102,68 +104,101 @@ def in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("peso.data.sources.parquet_rows.read_parquet_rows.__defaults__", (SMALL.num_rows,))
 
 
+def in_any_order(work: PartWork, numbers: range, pool: Pool) -> Iterator[int]:
+    """What a pool does, by this process: parts are done out of order, some twice."""
+    order = [*numbers, *numbers[::3]]
+    Random(0).shuffle(order)
+    loaded = work.load()
+    for number in order:
+        yield work.do(loaded, number)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peso.scale.importing.done_in_pool", in_any_order)
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_a_folder_of_every_layout_is_the_workspace_of_one_process(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "log")
     parts = RawLog(tuple(sorted(folder.iterdir())), TableLayout(COLUMNS)).parts(SMALL)
-    num_parts = [sum(part.path.name == name for part in parts) for name in ("1.csv", "2.csv.gz", "4.jsonl")]
-    assert num_parts[0] > 10 and num_parts[1] == 1 and num_parts[2] > 10
+    num_parts = Counter(part.path.name for part in parts)
+    assert min(num_parts["1.csv"], num_parts["4.jsonl"]) > 10
+    assert (num_parts["2.csv.gz"], num_parts["3.csv.zst"], num_parts["5.parquet"]) == (1, 1, 6)
     alone = imported(folder, tmp_path / "alone", read_log)
     assert imported(folder, tmp_path / "world", in_pool(tmp_path / "world")) == alone
     assert json.loads(alone["data/import.json"])["num_rows"] == 5 * ROWS
 
 
-def test_bad_rows_are_those_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_rows_are_those_of_one_process(tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_folder(tmp_path / "log")
     spoil(folder)
     in_small_chunks(monkeypatch)
     alone = imported(folder, tmp_path / "alone", read_log, is_lenient=True)
     assert imported(folder, tmp_path / "world", in_pool(tmp_path / "world"), is_lenient=True) == alone
-    assert len(alone[REJECTS_FILE].splitlines()) == 10
-    errors = []
-    for workspace, read in ((tmp_path / "a", read_log), (tmp_path / "b", in_pool(tmp_path / "b"))):
-        with pytest.raises(DataError, match=r"^10 bad rows: .*1.csv line 21: has no user; .*line 22: .*--lenient") as one:
-            imported(folder, workspace, read)
-        assert not workspace.exists()
-        errors.append(str(one.value))
-    assert errors[0] == errors[1]
+    bad = [json.loads(line) for line in alone[REJECTS_FILE].splitlines()]
+    at = {(row["file"], row["line"]): row["reason"] for row in bad}
+    assert at["1.csv", 21] == "has no user"
+    assert "has 6 fields" in at["1.csv", 22]
+    assert at["2.csv.gz", 162] == "has no item"
+    assert at["4.jsonl", 54] == "is not UTF-8 text"
 
 
-@pytest.mark.parametrize("case", ["many bad rows", "a lost column", "damaged", "no time format", "empty", "bad alone"])
+def test_too_many_bad_rows_stop_the_pool(tmp_path: Path, cluster: None) -> None:
+    folder = write_folder(tmp_path / "log")
+    bad = "".join(f",i{n},1700000000,1,\n" for n in range(60)).encode()
+    (folder / "1.csv").write_bytes(csv(rows(0)) + bad)
+    (folder / "2.csv").write_bytes(csv(rows(0)) + bad)
+    (folder / "3.csv").write_bytes(b"other,columns\n1,2\n")  # nobody reads as far
+    says = r"^at least 100 bad rows: .*1.csv line 162: has no user; "
+    assert_one_error(folder, tmp_path, says)
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("case", ["a lost column", "damaged", "no time format", "no times", "empty", "bad alone"])
 def test_errors_are_those_of_one_process(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_folder(tmp_path / "log")
-    if case == "many bad rows":
-        bad = "".join(f",i{n},1700000000,1\n" for n in range(60))
-        (folder / "1.csv").write_bytes(csv(rows(0)) + bad.encode() + csv(rows(0))[20:])
-        (folder / "2.csv").write_bytes(csv(rows(0)) + bad.encode())
-        (folder / "3.csv").write_bytes(b"other,columns\n1,2\n")  # nobody reads as far
-    elif case == "a lost column":
+    header, is_lenient = b"who,what,when,stars\n", False
+    if case == "a lost column":
         (folder / "3.csv").write_bytes(csv(rows(0)).replace(b"what", b"that", 1))
+        says = "3.csv has the columns 'who', 'that', .* but no 'what'"
     elif case == "damaged":
         (folder / "2.csv.gz").write_bytes((folder / "2.csv.gz").read_bytes()[:-20])
+        says = "2.csv.gz: damaged gz data"
     elif case == "no time format":
-        (folder / "1.csv").write_bytes(b"who,what,when,stars\nann,i1,,1\nann,i1,soon,1\n")
+        (folder / "1.csv").write_bytes(header + b"ann,i1,,1\nann,i1,soon,1\n")
+        says = "time 'soon' is no number"
+    elif case == "no times":
+        (folder / "1.csv").write_bytes(header + b"ann,i1,,1\n" * 200)
+        says = "at least 100 bad rows: .*1.csv line 2: has no time"
     elif case == "empty":
         (folder / "6.csv").write_bytes(b"")
+        says = "6.csv is empty"
     else:
         for file in folder.iterdir():
             file.unlink()
-        (folder / "1.csv").write_bytes(b"who,what,when,stars\nann,,1700000000,1\n")
-    is_lenient = case == "bad alone"
-    monkeypatch.chdir(tmp_path)  # what is named is named as it was given
+        (folder / "1.csv").write_bytes(header + b"ann,,1700000000,1\n")
+        says, is_lenient = "none of 1 rows is an interaction", True
+    monkeypatch.chdir(tmp_path)
+    assert_one_error(Path("log"), Path(), says, is_lenient)
+
+
+def assert_one_error(log: Path, folder: Path, says: str, is_lenient: bool = False) -> None:
+    """One process and a pool stop at the same, name what they read as it was given, and leave nothing."""
     errors = []
-    for name, read in (("alone", read_log), ("world", in_pool(Path("world")))):
-        with pytest.raises(DataError) as raised:
-            imported(Path("log"), Path(name), read, is_lenient)
-        assert not Path(name).exists()
+    for workspace, read in ((folder / "alone", read_log), (folder / "world", in_pool(folder / "world"))):
+        with pytest.raises(DataError, match=says) as raised:
+            imported(log, workspace, read, is_lenient)
+        assert not workspace.exists()
         errors.append(str(raised.value))
     assert errors[0] == errors[1]
 
 
-def test_a_killed_worker_leaves_the_same(tmp_path: Path) -> None:
+def test_a_killed_worker_leaves_the_same(tmp_path: Path, cluster: None) -> None:
     folder = tmp_path / "log"
     folder.mkdir()
     for number in range(3):
-        (folder / f"{number}.csv").write_bytes(csv(rows(1000 * number, 1000)))
+        (folder / f"{number}.csv").write_bytes(csv(rows(500 * number, 500)))
     alone = imported(folder, tmp_path / "alone", read_log)
     world = tmp_path / "world"
     with ThreadPoolExecutor(1) as pool:

@@ -1,6 +1,7 @@
 """A plan for several processes against what each of two really holds, with the backbone whole and in shards."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,20 @@ from peso.config import RunConfig, make_config
 from peso.lm.live_bytes import LiveBytes
 from peso.lm.sharding import frozen_bytes_here
 from peso.methods.registry import build_method
-from peso.training import trainer, update
-from peso.training.base import prepare_base
+from peso.training.base import load_base, prepare_base
 from peso.training.materials import load_materials
 from peso.training.planning import plan_run
 from peso.training.stream import run_stream
+from peso.training.update import run_update
 from streams import config, fill
 
 DEEP = {"hidden_size": 256, "num_hidden_layers": 4, "intermediate_size": 1024}
 GPT2_DEEP = {"n_embd": 256, "n_layer": 4}
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "untied": ("llama", {}),
-    "tied, whole vocabulary": ("smollm", {"normaliser": "vocabulary"}),
-    "checkpointing": ("qwen3", {"gradient_checkpointing": True}),
-    "places learned": ("gpt2", {"passes_per_step": 2}),
+CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "whole": ("llama", "none", {}),
+    "untied, checkpointing": ("llama", "fsdp", {"gradient_checkpointing": True}),
+    "tied, whole vocabulary": ("smollm", "fsdp", {"normaliser": "vocabulary"}),
+    "learned positions": ("gpt2", "fsdp", {}),
 }
 
 
@@ -69,36 +70,33 @@ def _measure(process: int, workspace: Path, adapters: Path, settings: dict[str, 
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=process, world_size=2)
     chosen = make_config(None, settings)
     materials = load_materials(workspace, chosen)
-    trainer.EVALUATION_BATCH_TOKENS = 256  # a plan is that of training
     base = prepare_base(materials, workspace / "bases")
     held: list[int] = []
-    watching: list[LiveBytesInShards] = []
-    load = update.load_base
-
-    def load_and_watch(*arguments: Any) -> Any:
-        adapted, reader = load(*arguments)
-        trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-        held.append(frozen_bytes_here(adapted) + sum(one.nbytes for one in (*trained, *adapted.buffers())))
-        watching.append(LiveBytesInShards(adapted))
-        watching[-1].__enter__()
-        return adapted, reader
-
-    update.load_base = load_and_watch
+    measured: list[int] = []
     for block in (1, 2):
-        update.run_update(
-            materials, base, build_method(chosen), adapters, block, folder / f"{process}-{block}.safetensors"
-        )
-        watching[-1].__exit__(None, None, None)
+        with ExitStack() as watch, pytest.MonkeyPatch.context() as patch:
+            watching: list[LiveBytesInShards] = []
+
+            def load_and_watch(*arguments: Any) -> Any:
+                adapted, reader = load_base(*arguments)
+                trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+                held.append(frozen_bytes_here(adapted) + sum(one.nbytes for one in (*trained, *adapted.buffers())))
+                watching.append(watch.enter_context(LiveBytesInShards(adapted)))  # noqa: B023
+                return adapted, reader
+
+            patch.setattr("peso.training.update.load_base", load_and_watch)
+            patch.setattr("peso.training.trainer.EVALUATION_BATCH_TOKENS", 256)  # a plan is that of training
+            checkpoint = folder / f"{process}-{block}.safetensors"
+            run_update(materials, base, build_method(chosen), adapters, block, checkpoint)
+        measured.append(held[-1] + watching[0].worst)
     dist.destroy_process_group()
-    measured = [first + live.worst for first, live in zip(held, watching, strict=True)]
     (folder / f"{process}.json").write_text(json.dumps({"held": held, "measured": measured}))
 
 
-@pytest.mark.parametrize("sharding", ["none", "fsdp"])
 @pytest.mark.parametrize("case", CASES)
-def test_memory_is_that_of_two_real_processes(tmp_path: Path, case: str, sharding: str) -> None:
-    """From one and two layers to four: within 15 % of what the process holds that holds more."""
-    family, training = CASES[case]
+def test_memory_is_that_of_two_real_processes(tmp_path: Path, case: str) -> None:
+    """From one and two layers to four: within 10 % of what the process holds that holds more."""
+    family, sharding, training = CASES[case]
     source = write_language_model(tmp_path / "lm", family, shape=GPT2_DEEP if family == "gpt2" else DEEP)
     workspace = fill(tmp_path / "world", num_users=20)
     adapters = run_stream(workspace, config_of(source, "none", **training)) / "adapters"
@@ -107,4 +105,4 @@ def test_memory_is_that_of_two_real_processes(tmp_path: Path, case: str, shardin
     plan = plan_run(load_materials(workspace, chosen), None, 1.0, num_processes=2)
     facts = [json.loads((tmp_path / f"{process}.json").read_text()) for process in range(2)]
     assert plan.stages[-1].weights_bytes == pytest.approx(max(max(fact["held"]) for fact in facts), rel=0.02)
-    assert plan.stages[-1].total_bytes == pytest.approx(max(max(fact["measured"]) for fact in facts), rel=0.15)
+    assert plan.stages[-1].total_bytes == pytest.approx(max(max(fact["measured"]) for fact in facts), rel=0.1)

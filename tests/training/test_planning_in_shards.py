@@ -14,6 +14,7 @@ from torch.multiprocessing.spawn import spawn
 
 from language_models import write_language_model
 from peso.config import RunConfig, make_config
+from peso.errors import ConfigError
 from peso.lm.live_bytes import LiveBytes
 from peso.lm.sharding import frozen_bytes_here
 from peso.methods.registry import build_method
@@ -106,3 +107,10 @@ def test_memory_is_that_of_two_real_processes(tmp_path: Path, case: str) -> None
     facts = [json.loads((tmp_path / f"{process}.json").read_text()) for process in range(2)]
     assert plan.stages[-1].weights_bytes == pytest.approx(max(max(fact["held"]) for fact in facts), rel=0.02)
     assert plan.stages[-1].total_bytes == pytest.approx(max(max(fact["measured"]) for fact in facts), rel=0.1)
+
+
+def test_a_share_needs_somebody_to_share_with(tmp_path: Path) -> None:
+    source = write_language_model(tmp_path / "lm", "llama")
+    chosen = config_of(source, "fsdp")
+    with pytest.raises(ConfigError, match="peso plan: --processes"):
+        plan_run(load_materials(fill(tmp_path / "world", num_users=20), chosen), None, 1.0)

@@ -15,8 +15,9 @@ import polars as pl
 from benchmarks.harness import Outcome, Target, run_benchmark
 from peso.data.importing import ImportRules, make_dataset
 from peso.data.sources.bad_rows import Rejects
+from peso.data.sources.raw_log import TableLayout
 from peso.data.sources.row_batch import Columns
-from peso.data.sources.table import TableLayout, read_table
+from peso.data.sources.table import read_table
 from peso.data.storage import save_dataset
 
 ROWS, QUICK_ROWS = 100_000_000, 2_000_000

@@ -16,8 +16,9 @@ from peso.data.sources.bad_rows import REJECTS_FILE, Rejects, collect_rejects
 from peso.data.sources.item_files import read_amazon_items, read_item_table
 from peso.data.sources.log_reader import ReadLog
 from peso.data.sources.movielens import read_movielens
+from peso.data.sources.raw_log import TableLayout
 from peso.data.sources.row_batch import Columns
-from peso.data.sources.table import TableLayout, read_table
+from peso.data.sources.table import read_table
 from peso.data.sources.text_chunks import TextChunk, text_chunks
 from peso.data.sources.times import TimeFormat, choose_time_format, guess_time_format
 from peso.errors import DataError, PesoError

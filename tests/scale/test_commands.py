@@ -12,9 +12,9 @@ from peso.scale.cluster import joined_cluster, workers_that_fit
 WITHOUT_RAY = "import sys; sys.modules['ray'] = None; from peso.cli.main import main; main()"
 
 
-@pytest.mark.parametrize("command", ["recommend", "run", "encode"])
+@pytest.mark.parametrize("command", ["recommend", "run", "encode", "import movielens nowhere"])
 def test_without_ray_it_names_the_extra(command: str) -> None:
-    arguments = [sys.executable, "-c", WITHOUT_RAY, "scale", command, "--workspace", "nowhere"]
+    arguments = [sys.executable, "-c", WITHOUT_RAY, "scale", *command.split(), "--workspace", "nowhere"]
     done = subprocess.run(arguments, capture_output=True, text=True)
     assert_one_sentence(done, "pip install 'peso-rec[scale]'")
 

@@ -161,6 +161,22 @@ def test_each_process_keeps_half_and_computes_the_same(tmp_path: Path, family: s
     spawn(_compare, (folder,), nprocs=2)
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped")
+@pytest.mark.parametrize("family", ["llama", "smollm"])
+def test_loaded_weights_stay_in_their_file_until_they_are_cut(tmp_path: Path, family: str) -> None:
+    """A process that takes its share of a mapped file never holds the rest in memory of its own."""
+    folder = write_language_model(tmp_path / "lm", family)
+    model = make_ready(load_weights(folder), awaits_shards=True)
+    attach_adapter(model, AdapterConfig(r=4, target_modules=("all-linear",)), _CODES, seed=0)
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    file = str((folder / "model.safetensors").resolve())
+    mapped = [tuple(int(end, 16) for end in line[0].split("-")) for line in lines if line[-1] == file]
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    assert len(frozen) > 10
+    for parameter in frozen:
+        assert any(start <= parameter.data_ptr() < end for start, end in mapped)
+
+
 def test_passes_in_step_are_as_many_as_the_longest_share() -> None:
     shares = [[1, 2], [3, 4, 5]]
     assert list(own_passes(shares, in_step=True)) == [(1, True), (2, True), (3, False)]

@@ -1,8 +1,11 @@
 """Options that several commands share, and how results are printed."""
 
+import dataclasses
 import json
+from collections.abc import Callable
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -34,6 +37,34 @@ def places_for_new(share: float | None, since: str | None) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value is not None} | (
         {"new_since": since} if share == 0 else {}
     )
+
+
+def command_of(run: Callable[..., None], description: str | None, **groups: type) -> Callable[..., None]:
+    """A command whose options are the fields of dataclasses, so that several commands may share them.
+
+    Args:
+        run: takes an instance of each.
+        description: of the command.
+        groups: the dataclasses, by name of the argument; a field that has no default is a required option.
+    """
+    options: dict[str, Parameter] = {}
+    names: dict[str, list[str]] = {}
+    for group, kind in groups.items():
+        hints = get_type_hints(kind, include_extras=True)
+        names[group] = [field.name for field in dataclasses.fields(kind)]
+        for field in dataclasses.fields(kind):
+            default = Parameter.empty if field.default is dataclasses.MISSING else field.default
+            options[field.name] = Parameter(
+                field.name, Parameter.KEYWORD_ONLY, default=default, annotation=hints[field.name]
+            )
+
+    def command(**values: Any) -> None:
+        run(**{group: kind(**{name: values[name] for name in names[group]}) for group, kind in groups.items()})
+
+    command.__signature__ = Signature(list(options.values()))  # type: ignore[attr-defined]
+    command.__annotations__ = {name: option.annotation for name, option in options.items()}
+    command.__doc__ = description
+    return command
 
 
 def print_json(value: Any) -> None:

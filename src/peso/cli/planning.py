@@ -23,6 +23,10 @@ def plan(
     teraflops: Annotated[
         float, typer.Option(help="10^12 floating-point operations per second that the accelerator keeps up.", min=0.01)
     ] = 100.0,
+    processes: Annotated[
+        int,
+        typer.Option(help="Processes of torchrun, each with such an accelerator or CPU, that share the run.", min=1),
+    ] = 1,
     json: JsonOption = False,
 ) -> None:
     """Say what a run will need: memory, tokens per second, hours per block. No weights are read."""
@@ -36,7 +40,7 @@ def plan(
     from peso.training.materials import load_materials
     from peso.training.planning import plan_run
 
-    made = plan_run(load_materials(workspace, chosen), gpu_memory, teraflops)
+    made = plan_run(load_materials(workspace, chosen), gpu_memory, teraflops, processes)
     if json:
         print_json(asdict(made))
         return
@@ -47,6 +51,8 @@ def plan(
         f"{made.num_parameters:,} parameters, {made.stages[-1].num_trained:,} train; "
         f"a version is {made.version_bytes / 1e6:,.1f} MB"
     )
+    if made.num_processes > 1:
+        typer.echo(f"memory of each of {made.num_processes} processes:")
     parts = ("weights", "state", "pass", "total")
     print_table(
         pl.DataFrame(

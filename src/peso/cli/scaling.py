@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,11 +19,13 @@ from peso.cli.items import (
     VectorsOption,
     print_encoding,
 )
+from peso.cli.logs import FORMATS, ImportOptions, LogFormat, import_log
 from peso.cli.options import (
     JsonOption,
     NewItemShareOption,
     NewSinceOption,
     WorkspaceOption,
+    command_of,
     places_for_new,
     print_json,
     show_progress,
@@ -34,6 +38,12 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Do the large jobs on a Ray cluster, of this machine or of many.", no_args_is_help=True, rich_markup_mode=None
 )
+importing = typer.Typer(
+    help="Read a log into a workspace as `peso import` does, its rows parsed by several workers.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(importing, name="import")
 
 AddressOption = Annotated[
     str,
@@ -44,6 +54,15 @@ WorkersOption = Annotated[
 ]
 CpusOption = Annotated[int, typer.Option(help="CPUs of a worker.", min=1)]
 GpuOption = Annotated[bool, typer.Option("--gpu", help="Give every worker an accelerator.")]
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Where work without accelerators is done."""
+
+    address: AddressOption = "local"
+    workers: WorkersOption = None
+    cpus: CpusOption = 1
 
 
 @app.callback()
@@ -130,6 +149,25 @@ def encode(
 
         record = encode_in_pool(workspace, request, pool)
     print_encoding(record, json)
+
+
+@importing.callback()
+def _importing() -> None:
+    """Read a log into a workspace as `peso import` does, its rows parsed by several workers."""
+
+
+def _import_log(log: LogFormat, options: ImportOptions, cluster: ClusterOptions) -> None:
+    rules = options.rules()
+    with _joined(cluster.address, cluster.workers, cluster.cpus, False) as pool:
+        from peso.scale.importing import read_log_in_pool
+
+        import_log(log, options, rules, partial(read_log_in_pool, workspace=options.workspace, pool=pool))
+
+
+for _name, _format in FORMATS.items():
+    importing.command(_name)(
+        command_of(_import_log, _format.__doc__, log=_format, options=ImportOptions, cluster=ClusterOptions)
+    )
 
 
 @contextmanager

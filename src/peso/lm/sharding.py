@@ -13,6 +13,7 @@ Shapes: V vocabulary, D width.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -70,6 +71,44 @@ def shard_frozen(model: PreTrainedModel, kernels: Kernels = "auto") -> None:
     log.info("each process keeps %.3g of %.3g MB of the backbone", frozen_bytes_here(model) / 1e6, whole / 1e6)
 
 
+@dataclass(frozen=True)
+class ShardedBytes:
+    """What `shard_frozen` leaves a process of the parameters that do not train.
+
+    Attributes:
+        kept: its shards; of uneven ones the largest.
+        gathered: the most that is whole besides while a pass goes through the layers or the head reads its matrix.
+        opening: the same while the pass reads its first tokens, when it holds nothing else yet.
+    """
+
+    kept: int
+    gathered: int
+    opening: int
+
+
+def sharded_bytes(model: PreTrainedModel, num_processes: int, reads_head: bool) -> ShardedBytes:
+    """What a process would hold, counted on a model that is whole, or has no contents.
+
+    A gather has the layer twice, as it comes and as it computes, and the one before is let go only then.
+
+    Args:
+        model: with an adapter injected.
+        num_processes: that share it.
+        reads_head: whether losses run over the whole vocabulary, so that each pass gathers the head's matrix.
+    """
+    head = model.get_output_embeddings()
+    table = _frozen_bytes(_frozen_table(model.get_input_embeddings()))
+    head_table = 0 if isinstance(head, ModulesToSaveWrapper) or not reads_head else _frozen_bytes(_frozen_table(head))
+    if isinstance(model.get_input_embeddings(), ModulesToSaveWrapper):
+        table = 0
+    layers = _layers(model)
+    layer = max(map(_frozen_bytes, layers))
+    rest = _frozen_bytes(body_of(model)) - sum(map(_frozen_bytes, layers))
+    rest -= _frozen_bytes(_frozen_table(model.get_input_embeddings()))
+    kept = sum(-(-len(one) // num_processes) * one[0].nbytes for one in _frozen(model))
+    return ShardedBytes(kept, rest + max(3 * layer, layer + head_table), rest + table + 2 * max(table, layer))
+
+
 def is_sharded(model: PreTrainedModel) -> bool:
     """Whether a model's passes are meetings of all processes."""
     return isinstance(body_of(model), FSDPModule)
@@ -82,8 +121,7 @@ def whole_matrix(weight: Tensor) -> Tensor:
 
 def frozen_bytes_here(model: nn.Module) -> int:
     """Bytes of the parameters that do not train, as far as this process holds them between passes."""
-    frozen = {parameter for parameter in model.parameters() if not parameter.requires_grad}
-    return sum((one.to_local() if isinstance(one, DTensor) else one).nbytes for one in frozen)
+    return sum((one.to_local() if isinstance(one, DTensor) else one).nbytes for one in _frozen(model))
 
 
 @contextmanager
@@ -122,6 +160,14 @@ def _count_active(own: int) -> int:
 
 def _pass_of_one_token(model: PreTrainedModel) -> None:
     body_of(model)(input_ids=torch.zeros((1, 1), dtype=torch.int64, device=model.device), use_cache=False)
+
+
+def _frozen(module: nn.Module) -> set[nn.Parameter]:
+    return {parameter for parameter in module.parameters() if not parameter.requires_grad}
+
+
+def _frozen_bytes(module: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in _frozen(module))
 
 
 def _layers(model: PreTrainedModel) -> list[nn.Module]:

@@ -92,6 +92,7 @@ def done_in_pool(work: Work, numbers: Sequence[int], pool: Pool) -> Iterator[int
         fn_constructor_args=(work,),
         num_cpus=pool.cpus_per_worker,  # Ray sets OMP_NUM_THREADS to it
         num_gpus=pool.gpus_per_worker,
+        runtime_env={"env_vars": {"POLARS_MAX_THREADS": str(pool.cpus_per_worker)}},
     )
     for row in done.iter_rows():
         if row["refused"]:

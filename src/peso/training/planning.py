@@ -16,6 +16,7 @@ from peso.lm.shallow import ShallowBackbone
 from peso.training.base import BACKBONE, training_rows
 from peso.training.materials import Materials, build_reader
 from peso.training.probing import FLOAT_BYTES, PlannedStage, cost_at_depth
+from peso.training.processes import check_processes
 
 GIB = 2**30
 _CHECKPOINT_COPIES = 3
@@ -65,17 +66,19 @@ class Plan:
     """The plan of a run.
 
     Attributes:
+        num_processes: that share the run; bytes are those of one of them.
         num_parameters: of the backbone.
         version_bytes: size of a version's adapter file.
         stages: in order.
         peak_bytes: of the largest stage.
         gpu_memory_bytes: what there is; None on a CPU.
         fits: whether the peak, and a tenth of the memory for libraries and fragmentation, are within it.
-        tokens_per_second: in training.
+        tokens_per_second: in training, of all processes.
         assumed: what the speed rests on.
         blocks: in order.
     """
 
+    num_processes: int
     num_parameters: int
     version_bytes: int
     stages: list[StagePlan]
@@ -91,18 +94,20 @@ RESERVED_SHARE = 0.1
 """Of an accelerator's memory, for libraries and fragmentation."""
 
 
-def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: float) -> Plan:
+def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: float, num_processes: int = 1) -> Plan:
     """Plans a run of one evolving adapter; methods that keep past adapters need a little more.
 
     Args:
         materials: data and configuration.
         gpu_memory_gib: plan for an accelerator with so much memory; None plans for this CPU, and times it.
-        teraflops: floating-point operations per second that the accelerator keeps up, in 10^12.
+        teraflops: floating-point operations per second that an accelerator keeps up, in 10^12.
+        num_processes: that share the run; each on an accelerator of its own, or on cores as good as those here.
 
     Raises:
         ConfigError: the backbone's configuration or tokenizer is missing, or a plan for this CPU has weights that it
-            cannot compute with.
+            cannot compute with; or a single process has nobody to share its backbone with.
     """
+    check_processes(materials.config, num_processes)
     on_gpu = gpu_memory_gib is not None
     if not on_gpu:
         check_quantisation(materials.config.backbone.quantisation)
@@ -113,14 +118,15 @@ def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: floa
         for block in range(materials.dataset.num_blocks)
     ]
     wanted = _stages(materials, rows_of_block)
-    costs = [cost_at_depth(materials, shallow, stage, shallow.num_layers, on_gpu) for stage in wanted]
+    costs = [cost_at_depth(materials, shallow, stage, shallow.num_layers, on_gpu, num_processes) for stage in wanted]
     stages = []
     for stage, cost in zip(wanted, costs, strict=True):
-        passing = max(cost.pass_bytes, cost.num_trained * FLOAT_BYTES * _CHECKPOINT_COPIES)
+        in_a_pass = max(cost.pass_bytes + cost.gathered_bytes, cost.opening_bytes)
+        passing = max(in_a_pass, cost.num_trained * FLOAT_BYTES * _CHECKPOINT_COPIES)
         total = cost.weights_bytes + cost.state_bytes + passing
         stages.append(StagePlan(stage.name, cost.num_trained, cost.weights_bytes, cost.state_bytes, passing, total))
     update = costs[-1]
-    seconds_per_token = update.effort / update.num_tokens / (1e12 * teraflops if on_gpu else 1)
+    seconds_per_token = update.effort / update.num_tokens / (1e12 * teraflops if on_gpu else 1) / num_processes
     builder = build_reader(materials, shallow.build(1), shallow.tokenizer).builder
     blocks = []
     for block, rows in enumerate(rows_of_block):
@@ -131,6 +137,7 @@ def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: floa
     peak = max(stage.total_bytes for stage in stages)
     memory = None if gpu_memory_gib is None else round(gpu_memory_gib * GIB)
     return Plan(
+        num_processes=num_processes,
         num_parameters=update.num_parameters,
         version_bytes=update.num_trained * FLOAT_BYTES,
         stages=stages,
@@ -138,9 +145,14 @@ def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: floa
         gpu_memory_bytes=memory,
         fits=None if memory is None else peak <= (1 - RESERVED_SHARE) * memory,
         tokens_per_second=1 / seconds_per_token,
-        assumed=f"{teraflops:g} teraflop/s kept up" if on_gpu else "timed here, as busy as this machine is now",
+        assumed=_assumed(teraflops if on_gpu else None, num_processes),
         blocks=blocks,
     )
+
+
+def _assumed(teraflops: float | None, num_processes: int) -> str:
+    speed = "timed here, as busy as this machine is now" if teraflops is None else f"{teraflops:g} teraflop/s kept up"
+    return speed if num_processes == 1 else f"{speed}, times {num_processes} processes that never wait for each other"
 
 
 def _stages(materials: Materials, rows_of_block: list[Rows]) -> list[PlannedStage]:

@@ -17,11 +17,13 @@ from peso.lm.backbone import body_of
 from peso.lm.device import make_ready
 from peso.lm.fake import without_contents
 from peso.lm.live_bytes import LiveBytes
+from peso.lm.lora_linear import compute_in_parts
 from peso.lm.parameters import FlatParameters
 from peso.lm.quantisation import quantised_bytes
 from peso.lm.quick_stack import LONGEST as SHORT_STACK
 from peso.lm.rows import Rows
 from peso.lm.shallow import ShallowBackbone
+from peso.lm.sharding import ShardedBytes, frozen_bytes_here, sharded_bytes
 from peso.lm.short_attention import LONGEST as SHORT_ATTENTION
 from peso.training.materials import Materials, build_reader
 from peso.training.trainer import Stage, add_gradient, batches_of_epoch
@@ -65,11 +67,13 @@ class Cost:
     Attributes:
         num_parameters: of the backbone.
         num_trained: parameters that train.
-        weights_bytes: of backbone and adapter.
+        weights_bytes: of backbone and adapter, as far as a process holds them between passes.
         state_bytes: gradients, moments and copies of what trains.
-        pass_bytes: the most that is alive besides during a step on the heaviest batch.
-        effort: of a step on a middling batch: seconds, or floating-point operations.
-        num_tokens: of that batch.
+        pass_bytes: the most that is alive besides during a step on a process's share of the heaviest batch.
+        gathered_bytes: of a backbone in shards, what is whole at that time.
+        opening_bytes: the same at the beginning of a pass, when nothing else is alive.
+        effort: of a step on a share of a middling batch: seconds, or floating-point operations.
+        num_tokens: of that share.
     """
 
     num_parameters: int
@@ -77,12 +81,19 @@ class Cost:
     weights_bytes: int
     state_bytes: int
     pass_bytes: int
+    gathered_bytes: int
+    opening_bytes: int
     effort: float
     num_tokens: int
 
 
 def cost_at_depth(
-    materials: Materials, shallow: ShallowBackbone, stage: PlannedStage, num_layers: int, on_gpu: bool
+    materials: Materials,
+    shallow: ShallowBackbone,
+    stage: PlannedStage,
+    num_layers: int,
+    on_gpu: bool,
+    num_processes: int,
 ) -> Cost:
     """Of a stage with the whole backbone, from steps at one and at two layers.
 
@@ -92,28 +103,41 @@ def cost_at_depth(
         stage: what to train.
         num_layers: of the whole backbone.
         on_gpu: go through the step without contents, and count operations instead of seconds.
+        num_processes: that share the batches and, if the configuration says so, the frozen backbone.
     """
-    one, two = (asdict(_probe(materials, shallow, stage, depth, on_gpu)) for depth in (1, 2))
+    one, two = (asdict(_probe(materials, shallow, stage, depth, on_gpu, num_processes)) for depth in (1, 2))
     return Cost(**{name: first + (num_layers - 1) * (two[name] - first) for name, first in one.items()})
 
 
 def _probe(
-    materials: Materials, shallow: ShallowBackbone, planned: PlannedStage, num_layers: int, on_gpu: bool
+    materials: Materials,
+    shallow: ShallowBackbone,
+    planned: PlannedStage,
+    num_layers: int,
+    on_gpu: bool,
+    num_processes: int,
 ) -> Cost:
     config = materials.config
     with torch.device("meta") if on_gpu else nullcontext():
         model = shallow.build(num_layers)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    in_shards = config.training.sharding == "fsdp" and num_processes > 1
     if not on_gpu:
-        make_ready(model)
+        make_ready(model, in_shards)
     reader = build_reader(materials, model, shallow.tokenizer)
     whole: nn.Module = model
     if not planned.trains_backbone:
         with torch.device("meta") if on_gpu else nullcontext():
             whole = attach_adapter(model, config.adapter, reader.builder.vocabulary.all_token_ids, config.seed)
+    shards = ShardedBytes(0, 0, 0)
+    if in_shards:
+        compute_in_parts(model)
+        shards = sharded_bytes(model, num_processes, config.training.normaliser == "vocabulary")
     trained = [(name, parameter) for name, parameter in whole.named_parameters() if parameter.requires_grad]
     num_trained = sum(parameter.numel() for _, parameter in trained)
     weights = sum(tensor.nbytes for tensor in (*whole.parameters(), *whole.buffers()))
+    if in_shards:
+        weights += shards.kept - frozen_bytes_here(whole)
     saved, spelled_out = (0, 0) if config.backbone.quantisation == "none" else quantised_bytes(body_of(model))
     shapes = [tuple(parameter.shape) for name, parameter in trained if "lora_" in name]
     of_anchor = _anchor_size(config, num_trained, shapes) if planned.name == "update" else 0
@@ -130,9 +154,10 @@ def _probe(
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
     heavy, middling = _chosen_batches(stage)
+    middling = middling[::num_processes]  # as `share_of` deals them out, to the first
     with mode or nullcontext(), LiveBytes() as live:
         for batch in heavy[:1] if on_gpu else heavy:
-            add_gradient(model, reader.likelihood, stage, batch)
+            add_gradient(model, reader.likelihood, stage, batch[::num_processes])
     counter = FlopCounterMode(display=False)
     with mode or nullcontext(), counter if on_gpu else nullcontext():
         started = time.perf_counter()
@@ -144,6 +169,8 @@ def _probe(
         weights_bytes=weights - saved,
         state_bytes=(num_trained * _STATE_COPIES + of_anchor) * FLOAT_BYTES,
         pass_bytes=live.peak + spelled_out,
+        gathered_bytes=shards.gathered,
+        opening_bytes=shards.opening,
         effort=float(counter.get_total_flops()) if on_gpu else seconds,
         num_tokens=int(reader.builder.row_lengths(planned.rows)[middling].sum()),
     )

@@ -53,16 +53,20 @@ def process_number() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def check_processes(config: RunConfig) -> None:
+def check_processes(config: RunConfig, number: int) -> None:
     """Whether there are enough for what a run wants.
+
+    Args:
+        config: of the run.
+        number: how many there are, or will be.
 
     Raises:
         ConfigError: shards are wanted, and there is nobody to share with.
     """
-    if config.training.sharding != "none" and num_processes() == 1:
+    if config.training.sharding != "none" and number == 1:
         raise ConfigError(
             f'training.sharding "{config.training.sharding}" shares a backbone out among processes, and there is one; '
-            'start several with torchrun, or leave it at "none".'
+            'start several with torchrun (peso plan: --processes), or leave it at "none".'
         )
 
 

@@ -24,7 +24,14 @@ from peso.training.base import BASE_BLOCK, Base, load_state, prepare_base
 from peso.training.materials import Materials, Reader, load_materials
 from peso.training.measure import Measurement, measure_in_block, measure_next_block
 from peso.training.outcome import MEASURED, RESULT, read_update, write_measurements, write_outcome
-from peso.training.processes import check_processes, is_first, locked_by_first, wait_for_all, written_by_first
+from peso.training.processes import (
+    check_processes,
+    is_first,
+    locked_by_first,
+    num_processes,
+    wait_for_all,
+    written_by_first,
+)
 from peso.training.update import UPDATE_FILE, run_update, write_update
 
 log = logging.getLogger(__name__)
@@ -46,7 +53,7 @@ def run_stream(workspace: Path, config: RunConfig, resume: bool = False) -> Path
         InstallationError: few bits are wanted without the library for them.
         WorkspaceError: no data, the run exists and `resume` is false, or another process is at it.
     """
-    check_processes(config)
+    check_processes(config, num_processes())
     check_quantisation(config.backbone.quantisation)
     materials = load_materials(workspace, config)
     folder = workspace / "runs" / materials.run_id

@@ -5,8 +5,8 @@ from typing import Literal
 
 from peso.data.sources.bad_rows import Rejects
 from peso.data.sources.files import JSON_LINES, log_files
-from peso.data.sources.json_lines import read_json_lines
-from peso.data.sources.log_reader import ReadLog, read_log
+from peso.data.sources.log_reader import LogReader, ReadLog, read_log
+from peso.data.sources.raw_log import RawLog, TableLayout
 from peso.data.sources.row_batch import Columns
 from peso.data.sources.times import TimeFormat
 
@@ -19,13 +19,16 @@ _COLUMNS = {
 _TIMES = {"2018": TimeFormat("s", None), "2023": TimeFormat("ms", None)}
 
 
-def read_amazon_reviews(path: Path, release: AmazonRelease, rejects: Rejects) -> tuple[ReadLog, list[Path]]:
+def read_amazon_reviews(
+    path: Path, release: AmazonRelease, rejects: Rejects, read: LogReader = read_log
+) -> tuple[ReadLog, list[Path]]:
     """Reads reviews as interactions.
 
     Args:
         path: JSON lines, perhaps compressed, or a folder of such files.
         release: its layout; that of 2014 is the one of 2018.
         rejects: takes bad rows.
+        read: reads the rows, here or on many machines.
 
     Returns:
         The log, and the files it was read from. An item of 2023 is a `parent_asin`, all variants of a product.
@@ -34,6 +37,4 @@ def read_amazon_reviews(path: Path, release: AmazonRelease, rejects: Rejects) ->
         DataError: a file is missing or damaged, or there are bad rows that must not be set aside.
     """
     files = log_files(path, JSON_LINES)
-    columns = _COLUMNS[release]
-    batches = (batch for file in files for batch in read_json_lines(file, columns))
-    return read_log(batches, rejects, _TIMES[release]), files
+    return read(RawLog(tuple(files), TableLayout(_COLUMNS[release], _TIMES[release])), rejects), files

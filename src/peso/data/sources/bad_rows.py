@@ -12,8 +12,10 @@ from peso.files import atomic_path
 
 REJECTS_FILE = "rejects.jsonl"
 
+NUM_BEFORE_STOP = 100
+"""Bad rows that are not set aside: behind so many an import reads no further."""
+
 _NUM_SHOWN = 5
-_NUM_BEFORE_STOP = 100
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Rejects:
             if self.lenient is not None:
                 entry = {"file": row.file.name, "line": row.line, "reason": row.reason, "content": row.content}
                 self.lenient.write(json.dumps(entry, ensure_ascii=True) + "\n")
-            elif self.num_rows >= _NUM_BEFORE_STOP:
+            elif self.num_rows >= NUM_BEFORE_STOP:
                 self.stop_if_any(is_complete=False)
 
     def stop_if_any(self, is_complete: bool = True) -> None:

@@ -9,20 +9,22 @@ from pathlib import Path
 import polars as pl
 
 from peso.data.sources.bad_rows import BadRow
+from peso.data.sources.file_parts import FilePart, chunks_of, first_line_of
 from peso.data.sources.row_batch import LINE, Columns, RowBatch
-from peso.data.sources.text_chunks import TextChunk, text_chunks
+from peso.data.sources.text_chunks import TextChunk
 from peso.errors import DataError
 
+QUOTE = b'"'
 _NUM_CHARACTERS_KEPT = 1000
 
 
 def read_delimited(
-    path: Path, columns: Columns, separator: str, header: list[str] | None = None, joined: bytes = b""
+    part: FilePart, columns: Columns, separator: str, header: list[str] | None = None, joined: bytes = b""
 ) -> Iterator[RowBatch]:
     """Reads a table with quoted fields as in RFC 4180.
 
     Args:
-        path: UTF-8 text, perhaps compressed.
+        part: of UTF-8 text, perhaps compressed; the file's header line counts for all of its parts.
         columns: wanted.
         separator: one character.
         header: names of the columns; None where the first line has them.
@@ -31,7 +33,10 @@ def read_delimited(
     Raises:
         DataError: the file is missing or damaged, or lacks a wanted column.
     """
-    for chunk in text_chunks(path, b'"'):
+    path = part.path
+    if header is None and part.first_line > 1:
+        header, _ = _header(path, first_line_of(path), separator)
+    for chunk in chunks_of(part, QUOTE):
         data = chunk.data.replace(joined, separator.encode()) if joined else chunk.data
         rows = TextChunk(data, chunk.first_line)
         if header is None:

@@ -8,25 +8,26 @@ from typing import Any
 import polars as pl
 
 from peso.data.sources.bad_rows import BadRow
+from peso.data.sources.file_parts import FilePart, chunks_of
 from peso.data.sources.row_batch import ITEM, LINE, USER, Columns, RowBatch
-from peso.data.sources.text_chunks import TextChunk, text_chunks
+from peso.data.sources.text_chunks import TextChunk
 
 _NUM_CHARACTERS_KEPT = 1000
 _LOOKS_LIKE_NO_ID = r"^[\[{]|^true$|^false$"
 
 
-def read_json_lines(path: Path, columns: Columns) -> Iterator[RowBatch]:
+def read_json_lines(part: FilePart, columns: Columns) -> Iterator[RowBatch]:
     """Reads JSON lines.
 
     Args:
-        path: UTF-8 text, perhaps compressed.
+        part: of UTF-8 text, perhaps compressed.
         columns: keys wanted; others are ignored.
 
     Raises:
         DataError: the file is missing or damaged.
     """
-    for chunk in text_chunks(path):
-        yield _fast(path, chunk, columns) or _careful(path, chunk, columns)
+    for chunk in chunks_of(part):
+        yield _fast(part.path, chunk, columns) or _careful(part.path, chunk, columns)
 
 
 def _fast(path: Path, chunk: TextChunk, columns: Columns) -> RowBatch | None:

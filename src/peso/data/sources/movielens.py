@@ -6,14 +6,14 @@ from pathlib import Path
 
 from peso.data.item_texts import ItemText, tidy
 from peso.data.sources.bad_rows import Rejects
-from peso.data.sources.delimited import read_delimited
-from peso.data.sources.log_reader import ReadLog, read_log
+from peso.data.sources.log_reader import LogReader, ReadLog, read_log
+from peso.data.sources.raw_log import RawLog, TableLayout
 from peso.data.sources.row_batch import Columns
 from peso.data.sources.times import TimeFormat
 from peso.errors import DataError
 
 _COLUMNS = Columns("userId", "movieId", "timestamp", "rating")
-_NAMES = ["userId", "movieId", "rating", "timestamp"]
+_NAMES = ("userId", "movieId", "rating", "timestamp")
 _GENRES_OF_100K = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
@@ -37,12 +37,15 @@ _LAYOUTS = (
 )
 
 
-def read_movielens(folder: Path, rejects: Rejects) -> tuple[ReadLog, dict[str, ItemText], list[Path]]:
+def read_movielens(
+    folder: Path, rejects: Rejects, read: LogReader = read_log
+) -> tuple[ReadLog, dict[str, ItemText], list[Path]]:
     """Reads a release.
 
     Args:
         folder: as unpacked: holds `ratings.csv`, `ratings.dat` or `u.data`, and the movies beside it.
         rejects: takes bad rows.
+        read: reads the rows, here or on many machines.
 
     Returns:
         The log, what is written about the movies (title; genres as text and categories), and the files read.
@@ -59,8 +62,8 @@ def read_movielens(folder: Path, rejects: Rejects) -> tuple[ReadLog, dict[str, I
             f"{folder} holds {layout.ratings} but no {layout.movies}, the titles; unpack the release again."
         )
     names = None if layout.has_header else _NAMES
-    batches = read_delimited(ratings, _COLUMNS, layout.separator, names, layout.joined)
-    return read_log(batches, rejects, TimeFormat("s", None)), _movies(movies, layout), [ratings, movies]
+    table = TableLayout(_COLUMNS, TimeFormat("s", None), layout.separator, names, layout.joined)
+    return read(RawLog((ratings,), table), rejects), _movies(movies, layout), [ratings, movies]
 
 
 def _movies(path: Path, layout: _Layout) -> dict[str, ItemText]:

@@ -14,7 +14,7 @@ from peso.errors import DataError
 
 CHUNK_BYTES = 32 * 2**20
 _COMPRESSED = (".gz", ".zst")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ def plain_suffix(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
+def is_compressed(path: Path) -> bool:
+    """Whether a text must be unpacked from its beginning."""
+    return path.suffix.lower() in _COMPRESSED
+
+
 def text_chunks(path: Path, quote: bytes = b"", chunk_bytes: int = CHUNK_BYTES) -> Iterator[TextChunk]:
     """Reads a file from its beginning.
 
@@ -50,11 +55,11 @@ def text_chunks(path: Path, quote: bytes = b"", chunk_bytes: int = CHUNK_BYTES) 
         DataError: the file is missing, cannot be read, or is damaged.
     """
     rest, line, is_start = b"", 1, True
-    with _opened(path) as file:
+    with opened(path) as file:
         while True:
             read = file.read(chunk_bytes)
             if is_start:
-                read, is_start = read.removeprefix(_BYTE_ORDER_MARK), False
+                read, is_start = read.removeprefix(BYTE_ORDER_MARK), False
             data = rest + read
             if not read:
                 break
@@ -84,7 +89,12 @@ def _end_of_last_record(data: bytes, quote: bytes) -> int:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file as it was before it was compressed.
+
+    Raises:
+        DataError: it is missing, cannot be read, or is damaged.
+    """
     try:
         with path.open("rb") as raw:
             suffix = path.suffix.lower()

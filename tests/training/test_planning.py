@@ -137,6 +137,15 @@ def test_live_bytes_by_hand() -> None:
         assert (live.now, live.peak) == (4096, 8192)
 
 
+def test_what_stands_before_and_behind_is_not_counted() -> None:
+    weight = torch.ones(32, 32)
+    with LiveBytes([weight]) as live:
+        product = weight.t() @ weight
+    with LiveBytes() as all_of_it:
+        weight.t()
+    assert (live.peak, all_of_it.peak) == (product.nbytes, weight.nbytes)
+
+
 def test_fake_models_keep_ties_and_gradients() -> None:
     with torch.device("meta"):
         embedding, head = torch.nn.Embedding(5, 3), torch.nn.Linear(3, 5, bias=False)

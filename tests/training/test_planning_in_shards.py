@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.multiprocessing.spawn import spawn
 
 from language_models import write_language_model
@@ -32,6 +33,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "untied, checkpointing": ("llama", "fsdp", {"gradient_checkpointing": True}),
     "tied, whole vocabulary": ("smollm", "fsdp", {"normaliser": "vocabulary"}),
     "learned positions": ("gpt2", "fsdp", {}),
+    "few tokens in a pass": ("llama", "fsdp", {"targets_per_row": 1, "passes_per_step": 16}),
 }
 
 
@@ -49,15 +51,17 @@ class LiveBytesInShards(LiveBytes):
     """Also what gathers bring: storages that grow and shrink where no operation is seen."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.worst = 0
-        self._gathered = [
-            output.untyped_storage()
+        outputs = [
+            output
             for module in model.modules()
             if isinstance(module, FSDPModule) and (group := module._get_fsdp_state()._fsdp_param_group) is not None
             for parameter in group.fsdp_params
             for output in parameter.all_gather_outputs
         ]
+        own = [one.to_local() if isinstance(one, DTensor) else one for one in (*model.parameters(), *model.buffers())]
+        super().__init__([*own, *outputs])  # counted by the caller and below; views of them are no more
+        self.worst = 0
+        self._gathered = [output.untyped_storage() for output in outputs]
 
     def __torch_dispatch__(self, *arguments: Any, **options: Any) -> Any:
         result = super().__torch_dispatch__(*arguments, **options)

@@ -4,14 +4,17 @@ import os
 import signal
 import subprocess
 import time
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.multiprocessing.spawn import spawn
 
 from language_models import write_language_model
@@ -175,6 +178,53 @@ def test_loaded_weights_stay_in_their_file_until_they_are_cut(tmp_path: Path, fa
     assert len(frozen) > 10
     for parameter in frozen:
         assert any(start <= parameter.data_ptr() < end for start, end in mapped)
+
+
+def _compare_weights(process: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=process, world_size=2)
+    model = make_ready(load_weights(folder), awaits_shards=True)
+    names = {name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)}
+    is_tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert len(set(names.values())) == len(names) - is_tied
+    attach_adapter(model, AdapterConfig(r=4, target_modules=("all-linear",)), _CODES, seed=0)
+    shard_frozen(model)
+    stored, seen = load_file(folder / "model.safetensors"), set()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            plain = name.replace(".base_layer", "").replace(".token_adapter", "")
+            assert isinstance(parameter, DTensor), name
+            assert torch.equal(parameter.full_tensor(), stored[plain]), name
+            seen.add(plain)
+    assert seen == stored.keys()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("family", ["llama", "smollm"])
+def test_shards_are_those_of_the_file_bit_for_bit(tmp_path: Path, family: str) -> None:
+    """Untied and tied."""
+    folder = write_language_model(tmp_path / "lm", family)
+    spawn(_compare_weights, (folder,), nprocs=2)
+
+
+def _resident_bytes(folder: Path, results: Any) -> None:
+    """In a process of its own, since memory that another test has freed would be used again."""
+    before = psutil.Process().memory_info().rss
+    model = make_ready(load_weights(folder), awaits_shards=True)
+    attach_adapter(model, AdapterConfig(r=4, target_modules=("all-linear",)), _CODES, seed=0)
+    results.put(psutil.Process().memory_info().rss - before)
+
+
+def test_what_awaits_shards_stays_in_its_file(tmp_path: Path) -> None:
+    wide = {"hidden_size": 512, "num_hidden_layers": 6, "intermediate_size": 2048}
+    folder = write_language_model(tmp_path / "lm", "llama", shape=wide)
+    context = get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=_resident_bytes, args=(folder, results))
+    process.start()
+    resident = results.get(timeout=120)
+    process.join()
+    assert resident < 0.6 * (folder / "model.safetensors").stat().st_size
 
 
 def test_passes_in_step_are_as_many_as_the_longest_share() -> None:

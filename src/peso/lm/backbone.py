@@ -121,6 +121,8 @@ def save_backbone(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fo
 def load_weights(folder: Path) -> PreTrainedModel:
     """The model of a folder in the standard layout, in the precision it was saved in.
 
+    Its weights are mapped, not read: each page of the file takes memory once it is used.
+
     Raises:
         ConfigError: it is stored in few bits, and there is no CUDA device.
         InstallationError: the same without the library for them.

@@ -39,13 +39,13 @@ def make_ready(model: PreTrainedModel, awaits_shards: bool = False, kernels: Ker
 
     Args:
         model: a plain backbone; changed in place.
-        awaits_shards: whether it is to be cut into shards later on: until then it stays in main memory, and the stack
-            keeps its own code, which has no copies of weights.
+        awaits_shards: whether it is to be cut into shards later on: until then it stays in main memory, or in its file
+            where it is mapped, and the stack keeps its own code, which has no copies of weights.
         kernels: whether libraries of kernels may serve it on an accelerator.
     """
     if not torch.cuda.is_available():
         keep_freed_memory()
-        write_out_layers(model)
+        write_out_layers(model, is_mapped=awaits_shards)
         if not awaits_shards:
             write_out_stack(model)
     elif not awaits_shards:

@@ -1,7 +1,7 @@
 """How many bytes of tensors are alive, and how many were at most: counted at every operation."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,14 +12,19 @@ from torch.utils._pytree import tree_leaves
 class LiveBytes(TorchDispatchMode):
     """Inside, storages that operations allocate are counted until they are freed.
 
-    What an operation holds while it runs is not seen, nor what was there before. Fake tensors count as real ones.
+    What an operation holds while it runs is not seen. What was there before counts once an operation returns it or a
+    view of it. Fake tensors count as real ones.
     """
 
-    def __init__(self) -> None:
-        """Starts with nothing."""
+    def __init__(self, standing: Iterable[torch.Tensor] = ()) -> None:
+        """Starts with nothing.
+
+        Args:
+            standing: there before and behind, and never counted.
+        """
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
-        self._alive: set[int] = set()
+        self._alive: set[int] = {tensor.untyped_storage()._cdata for tensor in standing}
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -7,6 +7,7 @@ Shapes: T tokens, D width, F inner width.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from types import MethodType
 from typing import Any
 
@@ -64,11 +65,12 @@ class GatedProduct(torch.autograd.Function):
         return slope.mul_(dh).mul_(up), d_up
 
 
-def write_out_layers(model: PreTrainedModel) -> None:
+def write_out_layers(model: PreTrainedModel, is_mapped: bool = False) -> None:
     """Changes the layers of a model that the two formulas describe, in place; float32 models only.
 
     Args:
         model: a plain backbone or one with an adapter injected.
+        is_mapped: whether its weights are better left in their file: probes then go through copies with random ones.
     """
     if model.dtype != torch.float32:
         return
@@ -76,9 +78,9 @@ def write_out_layers(model: PreTrainedModel) -> None:
         epsilon = getattr(module, "variance_epsilon", None)
         weight, gate = getattr(module, "weight", None), getattr(module, "gate_proj", None)
         if isinstance(epsilon, float) and isinstance(weight, Tensor):
-            _change_if_equal(module, _norm, len(weight))
+            _change_if_equal(module, _norm, len(weight), is_mapped)
         elif isinstance(gate, nn.Linear) and all(hasattr(module, name) for name in ("up_proj", "down_proj")):
-            _change_if_equal(module, _feed_forward, gate.in_features)
+            _change_if_equal(module, _feed_forward, gate.in_features, is_mapped)
 
 
 def _norm(self: Any, hidden_states: Tensor) -> Tensor:
@@ -96,13 +98,23 @@ def _feed_forward(self: Any, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _change_if_equal(module: nn.Module, forward: Callable[..., Tensor], width: int) -> None:
+def _change_if_equal(module: nn.Module, forward: Callable[..., Tensor], width: int, is_mapped: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     weight = next(module.parameters())
     probe = torch.randn(1, _PROBE_TOKENS, width, generator=generator).to(weight.device)
-    was_training = module.training
-    module.eval()
-    theirs, ours = type(module).forward(module, probe), forward(module, probe)
-    module.train(was_training)
+    probed = _with_random_weights(module, generator) if is_mapped else module
+    was_training = probed.training
+    probed.eval()
+    theirs, ours = type(module).forward(probed, probe), forward(probed, probe)
+    probed.train(was_training)
     if torch.allclose(theirs, ours, rtol=_TOLERANCE, atol=_TOLERANCE * float(theirs.abs().max())):
         module.__dict__["forward"] = MethodType(forward, module)
+
+
+def _with_random_weights(module: nn.Module, generator: torch.Generator) -> nn.Module:
+    """A copy for which none of the module's own weights is read; products of theirs are as large as their inputs."""
+    random = {
+        id(own): nn.Parameter(torch.randn(own.shape, generator=generator) / own.shape[-1] ** 0.5)
+        for own in module.parameters()
+    }
+    return deepcopy(module, random)

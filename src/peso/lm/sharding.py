@@ -89,7 +89,7 @@ class ShardedBytes:
 def sharded_bytes(model: PreTrainedModel, num_processes: int, reads_head: bool) -> ShardedBytes:
     """What a process would hold, counted on a model that is whole, or has no contents.
 
-    A gather has the layer twice, as it comes and as it computes, and the one before is let go only then.
+    A gather has a layer twice: forward as it comes and as it computes, backward while the one before it comes.
 
     Args:
         model: with an adapter injected.
@@ -106,7 +106,7 @@ def sharded_bytes(model: PreTrainedModel, num_processes: int, reads_head: bool) 
     rest = _frozen_bytes(body_of(model)) - sum(map(_frozen_bytes, layers))
     rest -= _frozen_bytes(_frozen_table(model.get_input_embeddings()))
     kept = sum(-(-len(one) // num_processes) * one[0].nbytes for one in _frozen(model))
-    return ShardedBytes(kept, rest + max(3 * layer, layer + head_table), rest + table + 2 * max(table, layer))
+    return ShardedBytes(kept, rest + max(2 * layer, layer + head_table), rest + table + 2 * max(table, layer))
 
 
 def is_sharded(model: PreTrainedModel) -> bool:

@@ -155,7 +155,9 @@ def _probe(
     model.train()
     heavy, middling = _chosen_batches(stage)
     middling = middling[::num_processes]  # as `share_of` deals them out, to the first
-    with mode or nullcontext(), LiveBytes() as live:
+    # Weights and gradients are counted above; views of them are no more.
+    standing = [*whole.parameters(), *whole.buffers(), *(p.grad for _, p in trained if p.grad is not None)]
+    with mode or nullcontext(), LiveBytes(standing) as live:
         for batch in heavy[:1] if on_gpu else heavy:
             add_gradient(model, reader.likelihood, stage, batch[::num_processes])
     counter = FlopCounterMode(display=False)

@@ -94,6 +94,7 @@ def make_config(file: Path | None = None, overrides: dict[str, Any] | None = Non
 
 
 def _uncapitalised(text: str) -> str:
+    text = text.removeprefix("Value error, ")  # what pydantic puts before the words of our own validators
     return text[:1].lower() + text[1:]
 
 

@@ -146,6 +146,14 @@ def test_what_stands_before_and_behind_is_not_counted() -> None:
     assert (live.peak, all_of_it.peak) == (product.nbytes, weight.nbytes)
 
 
+def test_what_is_given_up_lends_nobody_its_address() -> None:
+    given_up = [torch.ones(1) for _ in range(100)]
+    with LiveBytes(given_up) as live:
+        del given_up
+        later = [torch.ones(1) for _ in range(100)]
+        assert live.now == sum(tensor.nbytes for tensor in later)
+
+
 def test_fake_models_keep_ties_and_gradients() -> None:
     with torch.device("meta"):
         embedding, head = torch.nn.Embedding(5, 3), torch.nn.Linear(3, 5, bias=False)

@@ -1,6 +1,7 @@
 """A plan for several processes against what each of two really holds, with the backbone whole and in shards."""
 
 import json
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,10 @@ def config_of(source: Path, sharding: str, **training: Any) -> RunConfig:
     )  # fmt: skip
 
 
+PATIENCE = 20
+"""Waits of 2 ms in which a thread of gloo may let go of what a finished gather used: how late it does is chance."""
+
+
 class LiveBytesInShards(LiveBytes):
     """Also what gathers bring: storages that grow and shrink where no operation is seen."""
 
@@ -65,7 +70,13 @@ class LiveBytesInShards(LiveBytes):
 
     def __torch_dispatch__(self, *arguments: Any, **options: Any) -> Any:
         result = super().__torch_dispatch__(*arguments, **options)
-        self.worst = max(self.worst, self.now + sum(storage.nbytes() for storage in self._gathered))
+        tries = 0
+        while (alive := self.now + sum(storage.nbytes() for storage in self._gathered)) > self.worst:
+            if tries == PATIENCE:
+                self.worst = alive
+            else:
+                time.sleep(0.002)
+                tries += 1
         return result
 
 

@@ -24,7 +24,9 @@ class LiveBytes(TorchDispatchMode):
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
-        self._alive: set[int] = {tensor.untyped_storage()._cdata for tensor in standing}
+        # Held, so that no other storage gets the address of one that is given up meanwhile, and passes for it.
+        self._standing = [tensor.untyped_storage() for tensor in standing]
+        self._alive = {storage._cdata for storage in self._standing}
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -153,13 +153,12 @@ def _probe(
     if config.training.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
-    heavy, middling = _chosen_batches(stage)
-    middling = middling[::num_processes]  # as `share_of` deals them out, to the first
+    heavy, middling = _chosen_shares(stage, num_processes)
     # Weights and gradients are counted above; views of them are no more.
     standing = [*whole.parameters(), *whole.buffers(), *(p.grad for _, p in trained if p.grad is not None)]
     with mode or nullcontext(), LiveBytes(standing) as live:
-        for batch in heavy[:1] if on_gpu else heavy:
-            add_gradient(model, reader.likelihood, stage, batch[::num_processes])
+        for share in heavy[:1] if on_gpu else heavy:
+            add_gradient(model, reader.likelihood, stage, share)
     counter = FlopCounterMode(display=False)
     with mode or nullcontext(), counter if on_gpu else nullcontext():
         started = time.perf_counter()
@@ -189,15 +188,17 @@ def _anchor_size(config: RunConfig, num_trained: int, shapes: Sequence[tuple[int
     return num_trained * (_PULL_COPIES + is_measured) + _FACTOR_COPIES * squared_widths
 
 
-def _chosen_batches(stage: Stage) -> tuple[list[IntArray], IntArray]:
-    """Of all epochs' batches, those that may need most memory, and the one in the middle.
+def _chosen_shares(stage: Stage, num_processes: int) -> tuple[list[IntArray], IntArray]:
+    """Of all processes' shares of all epochs' batches, those that may need most memory, and the one in the middle.
 
     They write most tokens once padded: of all, and of those short enough for the ways that a CPU has for short rows.
     """
     lengths, weights = stage.builder.row_lengths(stage.train_rows), stage.train_rows.num_targets
     batches = [batch for epoch in range(stage.epochs) for batch in batches_of_epoch(stage, lengths, weights, epoch)]
-    batches.sort(key=lambda batch: int(lengths[batch].max()) * len(batch))
-    heavy = [batches[-1]]
+    # As `share_of` deals them out.
+    shares = [batch[process::num_processes] for batch in batches for process in range(num_processes)]
+    shares = sorted(filter(len, shares), key=lambda share: int(lengths[share].max()) * len(share))
+    heavy = [shares[-1]]
     for longest in (SHORT_ATTENTION, SHORT_STACK):
-        heavy += [batch for batch in batches if lengths[batch].max() <= longest][-1:]
-    return heavy, batches[len(batches) // 2]
+        heavy += [share for share in shares if lengths[share].max() <= longest][-1:]
+    return heavy, shares[len(shares) // 2]

@@ -49,8 +49,9 @@ def test_the_main_job(workspace: Path, run_id: str) -> None:
     assert len(answer["recommendations"]) == 4
     plan = output_of("plan", "--workspace", workspace, "--config", workspace / "small.toml")
     assert [block["block"] for block in plan["blocks"]] == [0, 1, 2]
-    said = peso("plan", "-w", workspace, "--config", workspace / "small.toml", "--gpu-memory", "0.1").stdout
-    assert "GiB fits into 0.1 GiB" in said and "tokens/s in training (100 teraflop/s kept up)" in said
+    said = peso("plan", "-w", workspace, "--config", workspace / "small.toml", "--gpu-memory", "0.1")
+    assert "GiB fits into 0.1 GiB" in said.stdout and "tokens/s in training (100 teraflop/s kept up)" in said.stdout
+    assert said.stderr == ""
     folders = output_of("export", "--workspace", workspace, "--format", "merged", "--output", workspace / "exported")
     assert (Path(folders["model"]) / "model.safetensors").exists()
     page = Path(output_of("report", "--workspace", workspace)["report"])

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from peso.cli.options import JsonOption, WorkspaceOption, print_json, print_table
+from peso.cli.options import JsonOption, WorkspaceOption, print_json, print_table, show_progress
 
 GIB = 2**30
 
@@ -36,6 +36,7 @@ def plan(
 
     overrides: dict[str, Any] = {"backbone": {"source": backbone}} if backbone is not None else {}
     chosen = make_config(config, overrides)
+    show_progress(is_silent=True)
 
     from peso.training.materials import load_materials
     from peso.training.planning import plan_run

@@ -13,6 +13,7 @@ from peso.config import AdapterConfig
 from peso.lm.adapters import attach_adapter
 from peso.lm.backbone import body_of
 from peso.lm.decoder_layer import LayerShape, decoder_layer
+from peso.lm.product import AdaptedRows, Product, with_adapters
 from peso.lm.quick_stack import LONGEST, is_written_out, layer_by_layer, states_at, write_out_stack
 
 TOKENS = range(5, 25)
@@ -129,17 +130,15 @@ def test_the_way_back_against_finite_differences_in_float64(adapted: bool, maske
     free = [torch.randn(size, dtype=torch.float64).requires_grad_() for size in sizes]
     lows = [torch.randn(3, size[1], dtype=torch.float64).requires_grad_() for size in sizes]
     ups = [(torch.randn(size[0], 3, dtype=torch.float64) * 0.3).requires_grad_() for size in sizes]
-    nothing = torch.empty(0, dtype=torch.float64)
     states = torch.randn(8, 6, dtype=torch.float64, requires_grad=True)
 
     def with_adapter(states: Tensor, *factors: Tensor) -> Tensor:
-        merged = [(w + b @ a).detach() for w, a, b in zip(bases, factors[:4], factors[4:], strict=True)]
-        matrices = [m for group in zip(merged, factors[:4], factors[4:], strict=True) for m in group]
-        return decoder_layer(states, turns, bias, shape, *matrices)
+        adapted = [[AdaptedRows.fold(0, a, b)] for a, b in zip(factors[:4], factors[4:], strict=True)]
+        products = [Product(with_adapters(w, parts), parts) for w, parts in zip(bases, adapted, strict=True)]
+        return decoder_layer(states, turns, bias, shape, products)
 
     def all_weights(states: Tensor, *weights: Tensor) -> Tensor:
-        matrices = [matrix for weight in weights for matrix in (weight, nothing, nothing)]
-        return decoder_layer(states, turns, bias, shape, *matrices)
+        return decoder_layer(states, turns, bias, shape, [Product(weight) for weight in weights])
 
     assert torch.autograd.gradcheck(all_weights, (states, *free))
     if adapted:

@@ -9,16 +9,25 @@ first layer norms and projects each distinct one once (`spread`). And what nobod
 layer's attention only the rows whose states are asked for go on (`kept`).
 
 Shapes: B lines, L tokens of a line, T = B L, U distinct tokens, N rows that are kept, D width, F inner width, G key
-heads, R query heads per key head, d head width, r rank of an adapted product. Rotated pairs of a head are neighbours: d
+heads, R query heads per key head, d head width. Rotated pairs of a head are neighbours: d
 is [d/2, 2].
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from peso.lm.product import Product, gradients_of_product
+
+NUM_PRODUCTS = 4
+
+Gradients = Callable[[Tensor, Tensor], tuple[Tensor | None, list[Tensor | None]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +61,18 @@ class DecoderLayer(torch.autograd.Function):
     """States after a layer from the states before it; see `decoder_layer`."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, turns: Tensor, bias: Tensor, shape: LayerShape, *matrices: Tensor) -> Tensor:
-        """The matrices are a product's W, A and B, four times."""
-        qkv_weight, out_weight, gate_up_weight, down_weight = matrices[::3]
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        turns: Tensor,
+        bias: Tensor,
+        shape: LayerShape,
+        products: Sequence[Product],
+        *matrices: Tensor,
+    ) -> Tensor:
+        """The matrices are the four products' W, and then every A and B in them, which only the way back asks for."""
+        weights_of_products = matrices[:NUM_PRODUCTS]
+        qkv_weight, out_weight, gate_up_weight, down_weight = weights_of_products
         normed, scale = unit_norm(states, shape.attention_epsilon)
         query, key, value = _heads(_rows(normed @ qkv_weight.T, shape.spread), turns, shape)
         weights = _weights(query, key, bias, shape)
@@ -65,10 +83,10 @@ class DecoderLayer(torch.autograd.Function):
         gate, up = gate_up.chunk(2, dim=1)
         opened = functional.silu(gate)
         inner = opened * up
-        ctx.shape = shape
+        ctx.shape, ctx.products = shape, products
         ctx.save_for_backward(
             turns, normed, scale, query, key, value, weights, attended,
-            normed_between, scale_between, gate_up, opened, inner, *matrices,
+            normed_between, scale_between, gate_up, opened, inner, *weights_of_products,
         )  # fmt: skip
         return between.addmm_(inner, down_weight.T)
 
@@ -77,35 +95,39 @@ class DecoderLayer(torch.autograd.Function):
         """By the chain rule, from the last product to the first; gradients of W only where W trains."""
         (
             turns, normed, scale, query, key, value, weights, attended,
-            normed_between, scale_between, gate_up, opened, inner, *matrices,
+            normed_between, scale_between, gate_up, opened, inner,
+            qkv_weight, out_weight, gate_up_weight, down_weight,
         ) = ctx.saved_tensors  # fmt: skip
         shape: LayerShape = ctx.shape
-        needed = ctx.needs_input_grad[4:]
-        products = [(*matrices[at : at + 3], *needed[at : at + 3]) for at in range(0, 12, 3)]
+        qkv, out, gated, down = _with_needs(ctx.products, ctx.needs_input_grad[5:])
         outer = gradients[0]
 
-        d_inner = outer @ matrices[9]
-        of_down = _of_product(inner, outer, *products[3])
+        d_inner = outer @ down_weight
+        of_down = down(inner, outer)
         gate, up = gate_up.chunk(2, dim=1)
         d_gate_up = torch.empty_like(gate_up)
         d_gate, d_up = d_gate_up.chunk(2, dim=1)
         torch.mul(d_inner, opened, out=d_up)
         torch.ops.aten.silu_backward.grad_input(d_inner.mul_(up), gate, grad_input=d_gate)
-        of_gate_up = _of_product(normed_between, d_gate_up, *products[2])
-        d_between = _add_norm_back(outer, d_gate_up @ matrices[6], normed_between, scale_between)
+        of_gate_up = gated(normed_between, d_gate_up)
+        d_between = _add_norm_back(outer, d_gate_up @ gate_up_weight, normed_between, scale_between)
 
         num_tokens = shape.num_lines * shape.num_tokens
-        d_attended = _of_heads(_rows_back(d_between @ matrices[3], shape.kept, num_tokens), shape)
-        of_out = _of_product(attended, d_between, *products[1])
+        d_attended = _of_heads(_rows_back(d_between @ out_weight, shape.kept, num_tokens), shape)
+        of_out = out(attended, d_between)
         d_qkv = _attention_back(d_attended, query, key, value, weights, turns, shape)
         d_qkv = _rows_back(d_qkv, shape.spread, len(normed))
-        of_qkv = _of_product(normed, d_qkv, *products[0])
+        of_qkv = qkv(normed, d_qkv)
         residual = _rows_back(_rows_back(d_between, shape.kept, num_tokens), shape.spread, len(normed))
-        d_states = _add_norm_back(residual, d_qkv @ matrices[0], normed, scale)
-        return d_states, None, None, None, *of_qkv, *of_out, *of_gate_up, *of_down
+        d_states = _add_norm_back(residual, d_qkv @ qkv_weight, normed, scale)
+        found = (of_qkv, of_out, of_gate_up, of_down)
+        of_adapters = chain.from_iterable(adapters for _, adapters in found)
+        return d_states, None, None, None, None, *(weight for weight, _ in found), *of_adapters
 
 
-def decoder_layer(states_TD: Tensor, turns: Tensor, bias: Tensor, shape: LayerShape, *matrices: Tensor) -> Tensor:
+def decoder_layer(
+    states_TD: Tensor, turns: Tensor, bias: Tensor, shape: LayerShape, products: Sequence[Product]
+) -> Tensor:
     """States after a layer.
 
     Args:
@@ -113,15 +135,23 @@ def decoder_layer(states_TD: Tensor, turns: Tensor, bias: Tensor, shape: LayerSh
         turns: complex64 [1 or B, 1, L, d/2], rotations of the positions.
         bias: float32, added to attention's scores: [L, L] for all lines alike, or [B, 1, L, L].
         shape: the rest.
-        matrices: W, A and B of four products, each W [out, in] the whole matrix, adapter included. Where A [r, in] and
-            B [out, r] are not empty, they get gradients as of W = W_0 + B A; W itself gets one if it asks for it.
-            Query, key and value [(G R + 2 G) d, D], then out [D, G R d], gate and up [2 F, D], and down [D, F].
+        products: query, key and value [(G R + 2 G) d, D], then out [D, G R d], gate and up [2 F, D], and down [D, F].
 
     Returns:
         float32 [B L, D]; [N, D] where only some are kept.
     """
-    after: Tensor = DecoderLayer.apply(states_TD, turns, bias, shape, *matrices)  # type: ignore[no-untyped-call]
+    weights = [product.weight for product in products]
+    adapters = chain.from_iterable(product.parameters() for product in products)
+    after: Tensor = DecoderLayer.apply(states_TD, turns, bias, shape, products, *weights, *adapters)  # type: ignore[no-untyped-call]
     return after
+
+
+def _with_needs(products: Sequence[Product], needed: Sequence[bool]) -> Iterator[Gradients]:
+    """Each product's gradients as a function of what went in and of the gradient of what came out."""
+    of_adapters = iter(needed[NUM_PRODUCTS:])
+    for product, weight_needs in zip(products, needed[:NUM_PRODUCTS], strict=True):
+        parts_need = [(next(of_adapters), next(of_adapters)) for _ in product.adapted]
+        yield partial(gradients_of_product, product, weight_needs=weight_needs, parts_need=parts_need)
 
 
 def _rows(states: Tensor, places: Tensor | None) -> Tensor:
@@ -147,36 +177,6 @@ def _add_norm_back(residual: Tensor, d_normed: Tensor, normed: Tensor, scale: Te
     """The residual's gradient plus the norm's: r (dn - n mean(dn n)); `d_normed` is used up."""
     along = torch.linalg.vecdot(d_normed, normed).unsqueeze(1).div_(normed.shape[1])
     return torch.addcmul(residual, d_normed.addcmul_(normed, along, value=-1), scale)
-
-
-def _of_product(
-    inputs: Tensor,
-    outer: Tensor,
-    weight: Tensor,
-    a_RI: Tensor,
-    b_OR: Tensor,
-    w_needs: bool,
-    a_needs: bool,
-    b_needs: bool,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of W, A and B of y = x W^T.
-
-    Those of A and B come from that of W = W_0 + B A, or without it by thin products, whichever is less work: per token
-    O I multiplications, or 2 r (O + I), where the ranks of several parts add up.
-    """
-    adapts = a_needs or b_needs
-    rank, (num_out, num_in) = len(a_RI), weight.shape
-    is_whole = w_needs or (adapts and num_out * num_in <= 2 * rank * (num_out + num_in))
-    d_whole = outer.T @ inputs if is_whole else None
-    d_weight = d_whole if w_needs else None
-    if not adapts:
-        return d_weight, None, None
-    if d_whole is not None:
-        return d_weight, b_OR.T @ d_whole, d_whole @ a_RI.T
-    # Thin products run several times faster on a CPU with the thin matrix's rows contiguous.
-    d_a = functional.linear(outer, b_OR.T.contiguous()).T @ inputs
-    d_b = (functional.linear(inputs, a_RI).T @ outer).T
-    return d_weight, d_a, d_b
 
 
 def _heads(qkv: Tensor, turns: Tensor, shape: LayerShape) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,12 +1,11 @@
 """A Llama-like decoder layer as four matrices: norms, the scale of attention and the adapter are put into them.
 
-Everything here is a function of the layer's own parameters, and differentiable in those that train.
-
-Shapes: I and O input and output features, r rank.
+Everything here is a function of the layer's own parameters; gradients find their way to those that train.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -15,28 +14,14 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from peso.lm.lora_linear import can_merge
-from peso.lm.past_adapters import factors
+from peso.lm.past_adapters import scaled_factors
+from peso.lm.product import AdaptedRows, Product, in_pairs, with_adapters
 
 _CACHE = "_folded_weights"
 
 
 class UnknownLayerError(Exception):
     """A layer computes something else than this module describes."""
-
-
-@dataclass(frozen=True, eq=False)
-class Product:
-    """y = x W^T.
-
-    Attributes:
-        weight: W [O, I], the adapter included; it has a gradient where the layer's own weights train.
-        a: A [r, I], the adapters of all parts on top of one another; empty without one.
-        b: B [O, r], the parts' own on the diagonal, so that W = W_0 + B A; empty without an adapter.
-    """
-
-    weight: Tensor
-    a: Tensor
-    b: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +41,16 @@ class _Part:
             raise UnknownLayerError("a layer is in shards")
         return layer.weight
 
-    def rows(self, matrix: Tensor) -> Tensor:
-        if self.pairs_of:
-            matrix = matrix.unflatten(0, (-1, 2, self.pairs_of // 2)).transpose(1, 2).flatten(0, 2)
+    def rows(self) -> Tensor:
+        matrix = in_pairs(self.base_weight, self.pairs_of)
         return matrix if self.scale == 1.0 else matrix * self.scale
+
+    def adapted(self, first_row: int, norm: Tensor | None) -> AdaptedRows:
+        assert isinstance(self.layer, LoraLinear)
+        if not can_merge(self.layer):
+            raise UnknownLayerError("an adapter is more than one B A")
+        a, b, scale = scaled_factors(self.layer)
+        return AdaptedRows.fold(first_row, a, b, scale * self.scale, norm, self.pairs_of)
 
 
 def folded_products(layer: Any) -> tuple[Product, Product, Product, Product]:
@@ -106,28 +97,27 @@ def norm_epsilons(layer: Any) -> tuple[float, float]:
 
 
 def _folded(parts: Sequence[_Part], norm: Tensor | None) -> Product:
-    adapted = [part for part in parts if isinstance(part.layer, LoraLinear)]
-    weights = [part.base_weight for part in parts] + ([] if norm is None else [norm])
-    trains = [weight.requires_grad for weight in weights]
-    nothing = weights[0].new_empty(0)
-    if any(trains):
-        if adapted:
+    bases = [part.base_weight for part in parts]
+    weights = bases if norm is None else [*bases, norm]
+    is_adapted = [isinstance(part.layer, LoraLinear) for part in parts]
+    if any(weight.requires_grad for weight in weights):
+        if any(is_adapted):
             raise UnknownLayerError("weights and an adapter on them train together")
-        return Product(_base(parts, norm), nothing, nothing)
+        return Product(_base(parts, norm))
     base = _remembered(parts, norm, weights)
-    if not adapted:
-        return Product(base, nothing, nothing)
-    factors = [_factors(part) for part in parts]
-    a = torch.cat([a for a, _ in factors])
-    a = a if norm is None else a * norm
-    b = factors[0][1] if len(parts) == 1 else torch.block_diag(*[b for _, b in factors])
-    with torch.no_grad():
-        merged = torch.addmm(base, b, a)
-    return Product(merged, a, b)
+    if not any(is_adapted):
+        return Product(base)
+    first_rows = accumulate(map(len, bases), initial=0)
+    adapted = [
+        part.adapted(first_row, norm)
+        for part, first_row, has_adapter in zip(parts, first_rows, is_adapted, strict=False)
+        if has_adapter
+    ]
+    return Product(with_adapters(base, adapted), adapted)
 
 
 def _base(parts: Sequence[_Part], norm: Tensor | None) -> Tensor:
-    stacked = torch.cat([part.rows(part.base_weight) for part in parts])
+    stacked = torch.cat([part.rows() for part in parts])
     return stacked if norm is None else stacked * norm
 
 
@@ -140,15 +130,3 @@ def _remembered(parts: Sequence[_Part], norm: Tensor | None, weights: Sequence[T
             cache[_CACHE] = (state, _base(parts, norm))
     folded: Tensor = cache[_CACHE][1]
     return folded
-
-
-def _factors(part: _Part) -> tuple[Tensor, Tensor]:
-    """A [r, I] and B [O, r] of a part, with the adapter's scale in B; of rank 0 without an adapter."""
-    layer = part.layer
-    if not isinstance(layer, LoraLinear):
-        weight = part.base_weight
-        return weight.new_empty(0, weight.shape[1]), weight.new_empty(weight.shape[0], 0)
-    if not can_merge(layer):
-        raise UnknownLayerError("an adapter is more than one B A")
-    a, b = factors(layer)
-    return a, part.rows(b)

@@ -69,8 +69,8 @@ def magnitude_parameters(model: PeftModel) -> list[tuple[str, nn.Parameter]]:
     return [(f"{name}.magnitudes", p.magnitudes) for name, p in found if p is not None and p.magnitudes.requires_grad]
 
 
-def factors(layer: LoraLinear) -> tuple[Tensor, Tensor]:
-    """A [R + r, I] and B [O, R + r] of everything a layer adds to its frozen weight, s and magnitudes in B.
+def scaled_factors(layer: LoraLinear) -> tuple[Tensor, Tensor, float]:
+    """A [R + r, I], B [O, R + r] and a number s: everything a layer adds to its frozen weight is s B A.
 
     Args:
         layer: with one active adapter; gradients flow to it and to magnitudes that train.
@@ -80,9 +80,19 @@ def factors(layer: LoraLinear) -> tuple[Tensor, Tensor]:
     assert isinstance(a, Tensor) and isinstance(b, Tensor)
     past = past_of(layer)
     if past is None:
-        return a, b * scale
-    own = b * (past.magnitudes[-1] * scale)
-    return torch.cat([past.a, a]), torch.cat([past.b * (past.magnitudes[past.owner] * scale), own], dim=1)
+        return a, b, scale
+    own = b * past.magnitudes[-1]
+    return torch.cat([past.a, a]), torch.cat([past.b * past.magnitudes[past.owner], own], dim=1), scale
+
+
+def factors(layer: LoraLinear) -> tuple[Tensor, Tensor]:
+    """A [R + r, I] and B [O, R + r] of everything a layer adds to its frozen weight, s and magnitudes in B.
+
+    Args:
+        layer: with one active adapter; gradients flow to it and to magnitudes that train.
+    """
+    a, b, scale = scaled_factors(layer)
+    return a, b * scale
 
 
 @torch.no_grad()
@@ -93,6 +103,5 @@ def whole_update(model: PeftModel) -> LowRank:
         return read_low_rank(model)
     a, b = {}, {}
     for name, layer in layers.items():
-        a[name], scaled = factors(layer)
-        b[name] = scaled / layer.scaling[layer.active_adapters[0]]
+        a[name], b[name], _ = scaled_factors(layer)
     return LowRank(a, b)

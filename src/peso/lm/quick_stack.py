@@ -131,7 +131,9 @@ def _is_plain(body: Any) -> bool:
     drops = body.training and getattr(config, "attention_dropout", 0.0) > 0
     is_whole = getattr(config, "sliding_window", None) is None
     is_single = body.dtype == torch.float32 and body.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    return is_single and is_whole and not drops and not body.is_activation_checkpointing
+    # The library's own question looks at every module of the body, which takes longer than a layer.
+    is_checkpointed = any(getattr(layer, "gradient_checkpointing", False) for layer in body.layers)
+    return is_single and is_whole and not drops and not is_checkpointed
 
 
 def _through_layers(
@@ -161,7 +163,6 @@ def _through_layers(
             num_lines, num_tokens, heads[1], heads[0] // heads[1], 2 * half, *norm_epsilons(layer),
             spread=spread.flatten() if number == 0 else None, kept=kept if number == last else None,
         )  # fmt: skip
-        matrices = [matrix for product in folded for matrix in (product.weight, product.a, product.b)]
-        states = decoder_layer(states, turns, bias, shape, *matrices)
+        states = decoder_layer(states, turns, bias, shape, folded)
     normed: Tensor = body.norm(states)
     return normed

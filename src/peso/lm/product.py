@@ -1,0 +1,163 @@
+"""One matrix whose rows belong to several linear layers, adapters included: its gradients and those of every A and B.
+
+Shapes: T tokens, O and I output and input features, P rows of one part, r rank of its adapter.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_THIN_IS_SLOWER = 1.2
+"""Thin products reach about this much less of a CPU's rate than whole ones."""
+
+NeedsOfPart = tuple[bool, bool]
+"""Whether A and B of a part ask for a gradient."""
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedRows:
+    """Rows of a matrix that hold an adapter: W[rows] = W_0[rows] + B' A', where B' = s B reordered and A' = A * norm.
+
+    Attributes:
+        rows: which rows of the matrix.
+        a: A [r, I], as the adapter has it; gradients flow to it if it asks for them.
+        b: B [P, r], likewise.
+        scale: s.
+        norm: weights [I] of the norm in front; None without one.
+        pairs_of: head width whose halves become neighbouring pairs of rows; 0 leaves the rows in order.
+        folded_a: A', no part of any graph.
+        folded_b: B', likewise.
+    """
+
+    rows: slice
+    a: Tensor
+    b: Tensor
+    scale: float
+    norm: Tensor | None
+    pairs_of: int
+    folded_a: Tensor
+    folded_b: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def fold(
+        cls, first_row: int, a: Tensor, b: Tensor, scale: float = 1.0, norm: Tensor | None = None, pairs_of: int = 0
+    ) -> "AdaptedRows":
+        """Computes A' and B'; arguments as the attributes, rows from `first_row` on."""
+        folded_a = a.detach() if norm is None else a * norm
+        folded_b = in_pairs(b.detach(), pairs_of)
+        folded_b = folded_b if scale == 1.0 else folded_b * scale
+        return cls(slice(first_row, first_row + len(b)), a, b, scale, norm, pairs_of, folded_a, folded_b)
+
+    def of_a(self, d_folded_a: Tensor) -> Tensor:
+        """The gradient of A from that of A', which is used up."""
+        return d_folded_a if self.norm is None else d_folded_a.mul_(self.norm)
+
+    def of_b(self, d_folded_b: Tensor) -> Tensor:
+        """The gradient of B from that of B', which is used up."""
+        scaled = d_folded_b if self.scale == 1.0 else d_folded_b.mul_(self.scale)
+        return in_halves(scaled, self.pairs_of)
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """y = x W^T.
+
+    Attributes:
+        weight: W [O, I], everything included; it has a gradient where the layers' own weights train.
+        adapted: the rows that hold an adapter, in order; none where weights train themselves.
+    """
+
+    weight: Tensor
+    adapted: Sequence[AdaptedRows] = ()
+
+    def parameters(self) -> Iterator[Tensor]:
+        """A and B of every adapted part."""
+        for part in self.adapted:
+            yield from (part.a, part.b)
+
+
+def in_pairs(matrix: Tensor, head_width: int) -> Tensor:
+    """Rows of a matrix with the halves of every head as neighbouring pairs; unchanged for a width of 0."""
+    if not head_width:
+        return matrix
+    return matrix.unflatten(0, (-1, 2, head_width // 2)).transpose(1, 2).flatten(0, 2)
+
+
+def in_halves(matrix: Tensor, head_width: int) -> Tensor:
+    """The inverse of `in_pairs`."""
+    if not head_width:
+        return matrix
+    return matrix.unflatten(0, (-1, head_width // 2, 2)).transpose(1, 2).flatten(0, 2)
+
+
+def with_adapters(base: Tensor, adapted: Sequence[AdaptedRows]) -> Tensor:
+    """W from W_0 [O, I]: a copy with every B' A' added."""
+    if len(adapted) == 1 and len(adapted[0].folded_b) == len(base):
+        return torch.addmm(base, adapted[0].folded_b, adapted[0].folded_a)
+    merged = base.clone()
+    for part in adapted:
+        merged[part.rows].addmm_(part.folded_b, part.folded_a)
+    return merged
+
+
+def gradients_of_product(
+    product: Product, inputs_TI: Tensor, outer_TO: Tensor, weight_needs: bool, parts_need: Sequence[NeedsOfPart]
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    """Gradients of W and of every A and B of y = x W^T.
+
+    Those of A and B come from that of W, or without it by thin products, whichever is less work.
+
+    Args:
+        product: what was computed.
+        inputs_TI: x.
+        outer_TO: the gradient of y.
+        weight_needs: whether W asks for one.
+        parts_need: the same of A and B of every adapted part.
+
+    Returns:
+        Of W, [O, I] or None; of A and B in the order of `Product.parameters`, None where not asked for.
+    """
+    adapts = any(of_a or of_b for of_a, of_b in parts_need)
+    is_whole = weight_needs or (adapts and _is_less_as_a_whole(product, len(inputs_TI)))
+    d_whole = outer_TO.T @ inputs_TI if is_whole else None
+    found: list[Tensor | None] = []
+    for part, needs in zip(product.adapted, parts_need, strict=True):
+        if not any(needs):
+            found += [None, None]
+        elif d_whole is not None:
+            found += _from_whole(part, d_whole[part.rows], needs)
+        else:
+            found += _by_thin_products(part, inputs_TI, outer_TO[:, part.rows], needs)
+    return (d_whole if weight_needs else None), found
+
+
+def _is_less_as_a_whole(product: Product, num_tokens: int) -> bool:
+    """Multiplications: O I per token and then r per element of W, or 2 r (P + I) per token."""
+    num_out, num_in = product.weight.shape
+    ranks = [(len(part.folded_b), len(part.folded_a)) for part in product.adapted]
+    whole = num_tokens * num_out * num_in + 2 * num_in * sum(rows * rank for rows, rank in ranks)
+    thin = 2 * num_tokens * sum(rank * (rows + num_in) for rows, rank in ranks)
+    return whole <= thin * _THIN_IS_SLOWER
+
+
+def _from_whole(part: AdaptedRows, d_rows_PI: Tensor, needs: NeedsOfPart) -> list[Tensor | None]:
+    of_a, of_b = needs
+    return [
+        part.of_a(part.folded_b.T @ d_rows_PI) if of_a else None,
+        part.of_b(d_rows_PI @ part.folded_a.T) if of_b else None,
+    ]
+
+
+def _by_thin_products(
+    part: AdaptedRows, inputs_TI: Tensor, outer_TP: Tensor, needs: NeedsOfPart
+) -> list[Tensor | None]:
+    """Thin products run several times faster on a CPU with the thin matrix's rows contiguous."""
+    of_a, of_b = needs
+    return [
+        part.of_a(functional.linear(outer_TP, part.folded_b.T.contiguous()).T @ inputs_TI) if of_a else None,
+        part.of_b((functional.linear(inputs_TI, part.folded_a).T @ outer_TP).T) if of_b else None,
+    ]

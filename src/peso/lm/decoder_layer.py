@@ -9,8 +9,7 @@ first layer norms and projects each distinct one once (`spread`). And what nobod
 layer's attention only the rows whose states are asked for go on (`kept`).
 
 Shapes: B lines, L tokens of a line, T = B L, U distinct tokens, N rows that are kept, D width, F inner width, G key
-heads, R query heads per key head, d head width. Rotated pairs of a head are neighbours: d
-is [d/2, 2].
+heads, R query heads per key head, d head width. Rotated pairs of a head are neighbours: d is [d/2, 2].
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from peso.lm.product import Product, gradients_of_product
 NUM_PRODUCTS = 4
 
 Gradients = Callable[[Tensor, Tensor], tuple[Tensor | None, list[Tensor | None]]]
+"""From a product's inputs and the gradient of its result to the gradients of W, and of every A and B."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -96,8 +96,6 @@ def in_halves(matrix: Tensor, head_width: int) -> Tensor:
 
 def with_adapters(base: Tensor, adapted: Sequence[AdaptedRows]) -> Tensor:
     """W from W_0 [O, I]: a copy with every B' A' added."""
-    if len(adapted) == 1 and len(adapted[0].folded_b) == len(base):
-        return torch.addmm(base, adapted[0].folded_b, adapted[0].folded_a)
     merged = base.clone()
     for part in adapted:
         merged[part.rows].addmm_(part.folded_b, part.folded_a)
@@ -136,7 +134,7 @@ def gradients_of_product(
 
 
 def _is_less_as_a_whole(product: Product, num_tokens: int) -> bool:
-    """Multiplications: O I per token and then r per element of W, or 2 r (P + I) per token."""
+    """Multiplications: O I per token and then 2 r P I of every part, or 2 r (P + I) of every part per token."""
     num_out, num_in = product.weight.shape
     ranks = [(len(part.folded_b), len(part.folded_a)) for part in product.adapted]
     whole = num_tokens * num_out * num_in + 2 * num_in * sum(rows * rank for rows, rank in ranks)

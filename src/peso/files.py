@@ -19,8 +19,24 @@ from peso.errors import WorkspaceError
 _TEMPORARY_PREFIX = ".tmp-"
 
 
+def _mode_of_new_files() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+_MODE_OF_NEW_FILES = _mode_of_new_files()  # asked once: the mask can only be read by changing it
+
+
 def _temporary_sibling(path: Path) -> Path:
     return path.with_name(f"{_TEMPORARY_PREFIX}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+def _finish(path: Path) -> None:
+    """Flushes to the disk, and opens a file that a library wrote for its owner alone to whom new files are open."""
+    if path.is_file():
+        path.chmod(path.stat().st_mode | _MODE_OF_NEW_FILES)
+    _sync(path)
 
 
 def _sync(path: Path) -> None:
@@ -45,7 +61,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = _temporary_sibling(path)
     try:
         yield temporary
-        _sync(temporary)
+        _finish(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
     finally:
@@ -80,7 +96,7 @@ def replace_directory(finished: Path, path: Path) -> None:
         path: the destination.
     """
     for file in finished.rglob("*"):
-        _sync(file)
+        _finish(file)
     if path.exists():
         old = _temporary_sibling(path)
         os.replace(path, old)

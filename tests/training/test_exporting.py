@@ -16,7 +16,7 @@ from language_models import write_language_model
 from peso.config import RunConfig, make_config
 from peso.errors import WorkspaceError
 from peso.training.base import load_state, read_base
-from peso.training.exporting import export_version
+from peso.training.exporting import export_version, serving_command
 from peso.training.materials import load_materials
 from peso.training.stream import run_stream
 from peso.types import ExportFormat
@@ -107,11 +107,32 @@ def test_vllm_gets_a_and_b_alone_and_shares_snapshots(workspace: Path, tmp_path:
     facts = json.loads((adapter / "adapter_config.json").read_text())
     assert facts["trainable_token_indices"] is None and facts["modules_to_save"] is None
     assert facts["base_model_name_or_path"] == str(Path(second["backbone"]).resolve())
+    assert serving_command(second).endswith(
+        f"{second['backbone']} --enable-lora --max-lora-rank 8 --lora-modules version={second['adapter']}"
+    )
     assert first["backbone"] != second["backbone"]  # token rows train on every block
     frozen = run_stream(workspace, config_of("tied", workspace / "models").model_copy(update={"method": "frozen"}))
     third, fourth = (export_version(workspace, tmp_path, "vllm", frozen.name, block) for block in (1, 2))
     assert third["backbone"] == fourth["backbone"]
     assert third["adapter"] != fourth["adapter"]
+
+
+def test_others_may_read_what_was_exported(workspace: Path, tmp_path: Path) -> None:
+    """A server often runs as another user, and safetensors writes for its own alone."""
+    run = run_stream(workspace, config_of("tied", workspace / "models"), resume=True)
+    (tmp_path / "new").touch()
+    expected = (tmp_path / "new").stat().st_mode
+    for folder in export_version(workspace, tmp_path / "out", "vllm", run.name).values():
+        assert {file.stat().st_mode for file in Path(folder).iterdir()} == {expected}
+
+
+def test_vllm_takes_no_rank_above_its_largest(workspace: Path, tmp_path: Path) -> None:
+    run = run_stream(workspace, config_of("tied", workspace / "models"), resume=True)
+    folders = export_version(workspace, tmp_path / "out", "vllm", run.name)
+    file = Path(folders["adapter"]) / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"r": 513}))
+    with pytest.raises(WorkspaceError, match="up to rank 512, not 513; export with --format merged"):
+        serving_command(folders)
 
 
 def test_wrong_exports(workspace: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def export(
     """Write a version of a run for PEFT, plain transformers or vLLM."""
     show_progress(is_silent=True)
 
-    from peso.training.exporting import export_version
+    from peso.training.exporting import export_version, serving_command
 
     folders = export_version(workspace, output, form, run, block)
     if json:
@@ -33,3 +33,5 @@ def export(
     else:
         for name, folder in folders.items():
             typer.echo(f"{name}: {folder}")
+        if form == "vllm":
+            typer.echo(f"serve it: {serving_command(folders)}")

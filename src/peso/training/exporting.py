@@ -1,6 +1,7 @@
 """A version of a run in the layouts of other programs: PEFT, plain `transformers`, vLLM."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from peso.training.base import BACKBONE, Base, load_state, read_base
 from peso.training.materials import Materials, load_materials
 from peso.training.user_lists import finished_run
 from peso.types import ExportFormat
+
+_RANKS_OF_VLLM = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What its `--max-lora-rank` may be."""
 
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -73,6 +77,31 @@ def export_version(
         backbone = _write_snapshot(materials, base, version, output)
     _write_adapter(version, adapter, backbone, with_rows=form == "peft")
     return {"backbone": str(backbone), "adapter": str(adapter)}
+
+
+def serving_command(folders: dict[str, str]) -> str:
+    """How vLLM serves what was exported for it.
+
+    Args:
+        folders: from `export_version`, "vllm".
+
+    Returns:
+        A command line. The version's model is called `version`.
+
+    Raises:
+        WorkspaceError: vLLM takes no adapters of this rank.
+    """
+    config = json.loads((Path(folders["adapter"]) / _CONFIG).read_text(encoding="utf-8"))
+    rank = max(config["r"], *config.get("rank_pattern", {}).values(), 0)
+    allowed = next((most for most in _RANKS_OF_VLLM if most >= rank), None)
+    if allowed is None:
+        raise WorkspaceError(
+            f"vLLM takes adapters up to rank {_RANKS_OF_VLLM[-1]}, not {rank}; export with --format merged."
+        )
+    return (
+        f"vllm serve {shlex.quote(folders['backbone'])} --enable-lora --max-lora-rank {allowed} "
+        f"--lora-modules version={shlex.quote(folders['adapter'])}"
+    )
 
 
 def _free(target: Path) -> Path:

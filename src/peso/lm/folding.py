@@ -34,12 +34,13 @@ class _Part:
 
     @property
     def base_weight(self) -> Tensor:
-        layer = self.layer.get_base_layer() if isinstance(self.layer, LoraLinear) else self.layer
+        layer = self.layer.base_layer if isinstance(self.layer, LoraLinear) else self.layer
         if type(layer) is not nn.Linear or layer.bias is not None:
             raise UnknownLayerError("a layer is more than one matrix")
-        if isinstance(layer.weight, DTensor):
+        weight = layer.weight
+        if isinstance(weight, DTensor):
             raise UnknownLayerError("a layer is in shards")
-        return layer.weight
+        return weight
 
     def rows(self) -> Tensor:
         matrix = in_pairs(self.base_weight, self.pairs_of)

@@ -122,13 +122,14 @@ def _by_parts(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 def can_merge(layer: LoraLinear) -> bool:
     """Whether a layer's adapter acts as one B A on one float32 matrix that does not train itself."""
-    base = layer.get_base_layer()
-    if len(layer.active_adapters) != 1 or layer.active_adapters[0] not in layer.lora_A:
+    active = layer.active_adapters
+    if len(active) != 1 or layer.merged or layer.disable_adapters or active[0] not in layer.lora_A:
         return False
-    name = layer.active_adapters[0]
+    (name,) = active
+    base = layer.base_layer  # one level: anything but a plain linear layer there is refused
     is_plain = type(base) is nn.Linear and name not in layer.lora_variant and not layer.lora_bias[name]
-    if not is_plain or isinstance(base.weight, DTensor):  # of which this process has a shard only
+    if not is_plain or (layer.training and type(layer.lora_dropout[name]) is not nn.Identity):
         return False
-    drops = layer.training and not isinstance(layer.lora_dropout[name], nn.Identity)
-    is_on = not layer.merged and not layer.disable_adapters
-    return is_on and not drops and base.weight.dtype == torch.float32 and not base.weight.requires_grad
+    weight = base.weight
+    is_shard = isinstance(weight, DTensor)  # this process has a part of it only
+    return not is_shard and weight.dtype == torch.float32 and not weight.requires_grad

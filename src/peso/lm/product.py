@@ -19,14 +19,14 @@ NeedsOfPart = tuple[bool, bool]
 
 @dataclass(frozen=True, eq=False)
 class AdaptedRows:
-    """Rows of a matrix that hold an adapter: W[rows] = W_0[rows] + B' A', where B' = s B reordered and A' = A * norm.
+    """Rows of a matrix that hold an adapter: W[rows] = W_0[rows] + s B' A', where B' is B reordered and A' = A * norm.
 
     Attributes:
         rows: which rows of the matrix.
         a: A [r, I], as the adapter has it; gradients flow to it if it asks for them.
         b: B [P, r], likewise.
         scale: s.
-        norm: weights [I] of the norm in front; None without one.
+        norm: weights [I] of the norm in front, which do not train; None without one.
         pairs_of: head width whose halves become neighbouring pairs of rows; 0 leaves the rows in order.
         folded_a: A', no part of any graph.
         folded_b: B', likewise.
@@ -42,24 +42,22 @@ class AdaptedRows:
     folded_b: Tensor
 
     @classmethod
-    @torch.no_grad()
     def fold(
         cls, first_row: int, a: Tensor, b: Tensor, scale: float = 1.0, norm: Tensor | None = None, pairs_of: int = 0
     ) -> "AdaptedRows":
         """Computes A' and B'; arguments as the attributes, rows from `first_row` on."""
-        folded_a = a.detach() if norm is None else a * norm
+        folded_a = a.detach() if norm is None else a.detach() * norm
         folded_b = in_pairs(b.detach(), pairs_of)
-        folded_b = folded_b if scale == 1.0 else folded_b * scale
         return cls(slice(first_row, first_row + len(b)), a, b, scale, norm, pairs_of, folded_a, folded_b)
 
-    def of_a(self, d_folded_a: Tensor) -> Tensor:
-        """The gradient of A from that of A', which is used up."""
-        return d_folded_a if self.norm is None else d_folded_a.mul_(self.norm)
+    def of_a(self, d_a: Tensor) -> Tensor:
+        """The gradient of A from that of s A', which is used up."""
+        d_a.mul_(self.scale)
+        return d_a if self.norm is None else d_a.mul_(self.norm)
 
-    def of_b(self, d_folded_b: Tensor) -> Tensor:
-        """The gradient of B from that of B', which is used up."""
-        scaled = d_folded_b if self.scale == 1.0 else d_folded_b.mul_(self.scale)
-        return in_halves(scaled, self.pairs_of)
+    def of_b(self, d_b: Tensor) -> Tensor:
+        """The gradient of B from that of s B', which is used up."""
+        return in_halves(d_b.mul_(self.scale), self.pairs_of)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +93,13 @@ def in_halves(matrix: Tensor, head_width: int) -> Tensor:
 
 
 def with_adapters(base: Tensor, adapted: Sequence[AdaptedRows]) -> Tensor:
-    """W from W_0 [O, I]: a copy with every B' A' added."""
+    """W from W_0 [O, I]: a copy with every s B' A' added."""
+    first = adapted[0]
+    if first.rows == slice(0, len(base)):
+        return torch.addmm(base, first.folded_b, first.folded_a, alpha=first.scale)
     merged = base.clone()
     for part in adapted:
-        merged[part.rows].addmm_(part.folded_b, part.folded_a)
+        merged[part.rows].addmm_(part.folded_b, part.folded_a, alpha=part.scale)
     return merged
 
 
@@ -122,6 +123,8 @@ def gradients_of_product(
     adapts = any(of_a or of_b for of_a, of_b in parts_need)
     is_whole = weight_needs or (adapts and _is_less_as_a_whole(product, len(inputs_TI)))
     d_whole = outer_TO.T @ inputs_TI if is_whole else None
+    if adapts and d_whole is None and _are_alike(product.adapted) and all(map(all, parts_need)):
+        return None, _by_thin_products_at_once(product.adapted, inputs_TI, outer_TO)
     found: list[Tensor | None] = []
     for part, needs in zip(product.adapted, parts_need, strict=True):
         if not any(needs):
@@ -131,6 +134,13 @@ def gradients_of_product(
         else:
             found += _by_thin_products(part, inputs_TI, outer_TO[:, part.rows], needs)
     return (d_whole if weight_needs else None), found
+
+
+def _are_alike(parts: Sequence[AdaptedRows]) -> bool:
+    """Whether several parts have adapters of one shape and lie one below the other."""
+    first, last = parts[0], parts[-1]
+    shapes = {(part.folded_a.shape, part.folded_b.shape) for part in parts}
+    return len(parts) > 1 and len(shapes) == 1 and last.rows.stop - first.rows.start == len(parts) * len(first.b)
 
 
 def _is_less_as_a_whole(product: Product, num_tokens: int) -> bool:
@@ -159,3 +169,19 @@ def _by_thin_products(
         part.of_a(functional.linear(outer_TP, part.folded_b.T.contiguous()).T @ inputs_TI) if of_a else None,
         part.of_b((functional.linear(inputs_TI, part.folded_a).T @ outer_TP).T) if of_b else None,
     ]
+
+
+def _by_thin_products_at_once(parts: Sequence[AdaptedRows], inputs_TI: Tensor, outer_TO: Tensor) -> list[Tensor | None]:
+    """The same of k parts that are alike, as batches of k products, which more threads share better."""
+    num_parts, rank = len(parts), len(parts[0].a)
+    a = torch.stack([part.folded_a for part in parts])  # [k, r, I]
+    b = torch.stack([part.folded_b for part in parts])  # [k, P, r]
+    outer_kTP = outer_TO[:, parts[0].rows.start : parts[-1].rows.stop].unflatten(1, (num_parts, -1)).transpose(0, 1)
+    along_krT = functional.linear(inputs_TI, a.flatten(0, 1)).view(-1, num_parts, rank).permute(1, 2, 0)
+    across_krT = torch.bmm(outer_kTP, b).transpose(1, 2)
+    d_a = torch.bmm(across_krT, inputs_TI.expand(num_parts, -1, -1))
+    d_b = torch.bmm(along_krT, outer_kTP).transpose(1, 2)
+    found: list[Tensor | None] = []
+    for part, of_a, of_b in zip(parts, d_a.unbind(), d_b.unbind(), strict=True):
+        found += [part.of_a(of_a), part.of_b(of_b)]
+    return found

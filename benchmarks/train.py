@@ -18,7 +18,7 @@ from peso.lm.rows import one_target_per_row
 from peso.training.base import adapter_parts, training_rows
 from peso.training.materials import Materials, Reader
 from peso.training.optimisation import FlatOptimizer
-from peso.training.trainer import Stage, training_step
+from peso.training.trainer import Stage, tokens_of_a_pass, training_step
 from peso.types import TemplateName
 
 WANTED: dict[TemplateName, float] = {"sid": 8.0, "instruct": 5.0}
@@ -67,6 +67,7 @@ class OurTraining:
             name="benchmark", key="", block=0, parts=parts, builder=self.reader.builder, train_rows=rows,
             valid_rows=rows.take(np.arange(0)), epochs=1, learning_rates=dict.fromkeys(parts, 1e-4),
             batch_targets=batch_targets, weight_decay=0.01, training=config.training, seed=0,
+            tokens_of_a_pass=tokens_of_a_pass(self.reader.model),
         )  # fmt: skip
         lengths = self.reader.builder.row_lengths(rows)
         self.batches = batches_of_similar_length(lengths, rows.num_targets, batch_targets, seed=0)

@@ -37,3 +37,29 @@ def split_by_weight(weights: IntArray, num_pieces: int) -> list[IntArray]:
     """
     piece = (np.cumsum(weights) - weights) * num_pieces // max(1, int(weights.sum()))
     return np.split(np.arange(len(weights)), np.flatnonzero(np.diff(piece)) + 1)
+
+
+def cut_by_length(lengths: IntArray, tokens_of_a_pass: int) -> list[IntArray]:
+    """Positions in pieces of similar length, one pass each: cut where padding would cost more than one more pass.
+
+    Each cut is the one that saves most tokens of padding, and is made if it saves more than a pass is worth.
+
+    Args:
+        lengths: int64 [R], tokens of each row, at least one row.
+        tokens_of_a_pass: what a pass costs besides its tokens, in tokens; 0 leaves all rows together, as they are.
+    """
+    if not tokens_of_a_pass:
+        return [np.arange(len(lengths))]
+    order = np.argsort(lengths, kind="stable")
+    pieces, waiting = [], [order]
+    while waiting:
+        piece = waiting.pop()
+        ascending = lengths[piece]
+        num_short = np.arange(1, len(piece))
+        saved = num_short * (ascending[-1] - ascending[:-1])
+        best = int(saved.argmax()) if len(saved) else 0
+        if len(saved) and saved[best] > tokens_of_a_pass:
+            waiting += [piece[best + 1 :], piece[: best + 1]]
+        else:
+            pieces.append(piece)
+    return pieces

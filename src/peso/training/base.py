@@ -33,7 +33,7 @@ from peso.training.backbone_check import check_backbone
 from peso.training.importing import FRESH, imported_adapter
 from peso.training.materials import Materials, Reader, build_reader
 from peso.training.processes import is_first, locked_by_first, shares_backbone, wait_for_all, written_by_first
-from peso.training.trainer import EpochRecord, Stage, train_stage
+from peso.training.trainer import EpochRecord, Stage, tokens_of_a_pass, train_stage
 
 log = logging.getLogger(__name__)
 
@@ -296,6 +296,7 @@ def _base_stage(
         weight_decay=weight_decay,
         training=materials.config.training,
         seed=materials.config.seed,
+        tokens_of_a_pass=tokens_of_a_pass(reader.model),
     )
 
 

@@ -156,12 +156,15 @@ def _assumed(teraflops: float | None, num_processes: int) -> str:
 
 
 def _stages(materials: Materials, rows_of_block: list[Rows]) -> list[PlannedStage]:
-    """The base's, and that of the largest later block."""
+    """The base's, and that of the later blocks."""
     config, training = materials.config, materials.config.training
-    largest = max(range(1, len(rows_of_block)), key=lambda block: int(rows_of_block[block].num_targets.sum()))
     base, batch = rows_of_block[0], training.base_batch_targets
-    stages = [PlannedStage("base", "base_adapter", base, batch, training.base_epochs)] if training.base_epochs else []
+    stages = []
     if config.backbone.source == EMBEDDED:
-        stages.insert(0, PlannedStage(BACKBONE, f"base_{BACKBONE}", base, batch, config.backbone.epochs))
-    update = PlannedStage("update", f"block_{largest}", rows_of_block[largest], training.batch_targets, training.epochs)
+        stages += [PlannedStage(BACKBONE, {f"base_{BACKBONE}": base}, batch, config.backbone.epochs)]
+    if training.base_epochs:
+        stages += [PlannedStage("base", {"base_adapter": base}, batch, training.base_epochs)]
+    later = {f"block_{block}": rows for block, rows in enumerate(rows_of_block) if block}
+    by_size = sorted(later.items(), key=lambda entry: int(entry[1].num_targets.sum()), reverse=True)
+    update = PlannedStage("update", dict(by_size), training.batch_targets, training.epochs)
     return [*stages, update]

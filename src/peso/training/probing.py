@@ -3,8 +3,9 @@
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
+import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -14,6 +15,7 @@ from peso.config import RunConfig
 from peso.data.dataset import IntArray
 from peso.lm.adapters import attach_adapter
 from peso.lm.backbone import body_of
+from peso.lm.batching import cut_by_length
 from peso.lm.device import make_ready
 from peso.lm.fake import without_contents
 from peso.lm.live_bytes import LiveBytes
@@ -26,7 +28,7 @@ from peso.lm.shallow import ShallowBackbone
 from peso.lm.sharding import ShardedBytes, frozen_bytes_here, sharded_bytes
 from peso.lm.short_attention import LONGEST as SHORT_ATTENTION
 from peso.training.materials import Materials, build_reader
-from peso.training.trainer import Stage, add_gradient, batches_of_epoch
+from peso.training.trainer import Stage, add_gradient, batches_of_epoch, tokens_of_a_pass
 
 FLOAT_BYTES = 4
 _STATE_COPIES = 6
@@ -42,15 +44,14 @@ class PlannedStage:
 
     Attributes:
         name: "backbone" (the embedded one on block 0), "base" (the adapter on block 0) or "update".
-        order: the name that decides the order of its batches.
-        rows: training rows.
+        rows: training rows by the name that decides the order of their batches; of several blocks that are trained
+            alike, the largest first.
         batch_targets: targets per optimizer step.
         epochs: passes over the rows.
     """
 
     name: str
-    order: str
-    rows: Rows
+    rows: dict[str, Rows]
     batch_targets: int
     epochs: int
 
@@ -72,7 +73,7 @@ class Cost:
         pass_bytes: the most that is alive besides during a step on a process's share of the heaviest batch.
         gathered_bytes: of a backbone in shards, what is whole at that time.
         opening_bytes: the same at the beginning of a pass, when nothing else is alive.
-        effort: of a step on a share of a middling batch: seconds, or floating-point operations.
+        effort: of a step on a share of a middling batch of the first rows: seconds, or floating-point operations.
         num_tokens: of that share.
     """
 
@@ -144,21 +145,22 @@ def _probe(
     mode = FakeTensorMode(allow_non_fake_inputs=True) if on_gpu else None
     if mode is not None:
         without_contents(whole, mode)
+    order, rows = next(iter(planned.rows.items()))
     stage = Stage(
-        name=planned.order, key="", block=0, parts={} if on_gpu else {planned.name: FlatParameters(trained)},
-        builder=reader.builder, train_rows=planned.rows, valid_rows=planned.rows, epochs=planned.epochs,
+        name=order, key="", block=0, parts={} if on_gpu else {planned.name: FlatParameters(trained)},
+        builder=reader.builder, train_rows=rows, valid_rows=rows, epochs=planned.epochs,
         learning_rates={}, batch_targets=planned.batch_targets, weight_decay=0.0, training=config.training,
-        seed=config.seed,
+        seed=config.seed, tokens_of_a_pass=0 if on_gpu or in_shards else tokens_of_a_pass(model),
     )  # fmt: skip
     if config.training.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
-    heavy, middling = _chosen_shares(stage, num_processes)
+    heavy, middling = _chosen_shares(stage, planned.rows, num_processes)
     # Weights and gradients are counted above; views of them are no more.
     standing = [*whole.parameters(), *whole.buffers(), *(p.grad for _, p in trained if p.grad is not None)]
     with mode or nullcontext(), LiveBytes(standing) as live:
-        for share in heavy[:1] if on_gpu else heavy:
-            add_gradient(model, reader.likelihood, stage, share)
+        for heavy_rows in heavy[:1] if on_gpu else heavy:
+            add_gradient(model, reader.likelihood, replace(stage, train_rows=heavy_rows), np.arange(len(heavy_rows)))
     counter = FlopCounterMode(display=False)
     with mode or nullcontext(), counter if on_gpu else nullcontext():
         started = time.perf_counter()
@@ -173,7 +175,7 @@ def _probe(
         gathered_bytes=shards.gathered,
         opening_bytes=shards.opening,
         effort=float(counter.get_total_flops()) if on_gpu else seconds,
-        num_tokens=int(reader.builder.row_lengths(planned.rows)[middling].sum()),
+        num_tokens=int(reader.builder.row_lengths(rows)[middling].sum()),
     )
 
 
@@ -188,17 +190,34 @@ def _anchor_size(config: RunConfig, num_trained: int, shapes: Sequence[tuple[int
     return num_trained * (_PULL_COPIES + is_measured) + _FACTOR_COPIES * squared_widths
 
 
-def _chosen_shares(stage: Stage, num_processes: int) -> tuple[list[IntArray], IntArray]:
-    """Of all processes' shares of all epochs' batches, those that may need most memory, and the one in the middle.
+def _chosen_shares(stage: Stage, rows: dict[str, Rows], num_processes: int) -> tuple[list[Rows], IntArray]:
+    """Of all processes' shares of all epochs' batches, those that may need most memory, and one of the stage's middle.
 
-    They write most tokens once padded: of all, and of those short enough for the ways that a CPU has for short rows.
+    A pass of theirs has most tokens once padded: of all, and of those short enough for a CPU's ways with short rows.
     """
-    lengths, weights = stage.builder.row_lengths(stage.train_rows), stage.train_rows.num_targets
-    batches = [batch for epoch in range(stage.epochs) for batch in batches_of_epoch(stage, lengths, weights, epoch)]
-    # As `share_of` deals them out.
-    shares = [batch[process::num_processes] for batch in batches for process in range(num_processes)]
-    shares = sorted(filter(len, shares), key=lambda share: int(lengths[share].max()) * len(share))
-    heavy = [shares[-1]]
+    found: list[tuple[int, int, Rows]] = []  # tokens of the heaviest pass, tokens of the longest row, rows
+    middling = np.arange(0)
+    for order, of_block in rows.items():
+        lengths = stage.builder.row_lengths(of_block)
+        shares = _shares(replace(stage, name=order), lengths, of_block.num_targets, num_processes)
+        passes = [
+            [lengths[share[cut]] for cut in cut_by_length(lengths[share], stage.tokens_of_a_pass)] for share in shares
+        ]
+        tokens = [max(int(one.max()) * len(one) for one in cuts) for cuts in passes]
+        found += [
+            (heaviest, int(lengths[share].max()), of_block.take(share))
+            for heaviest, share in zip(tokens, shares, strict=True)
+        ]
+        if order == stage.name:
+            middling = shares[int(np.argsort(tokens, kind="stable")[len(shares) // 2])]
+    found.sort(key=lambda entry: entry[0])
+    heavy = [found[-1][2]]
     for longest in (SHORT_ATTENTION, SHORT_STACK):
-        heavy += [share for share in shares if lengths[share].max() <= longest][-1:]
-    return heavy, shares[len(shares) // 2]
+        heavy += [share for _, longest_row, share in found if longest_row <= longest][-1:]
+    return heavy, middling
+
+
+def _shares(stage: Stage, lengths: IntArray, weights: IntArray, num_processes: int) -> list[IntArray]:
+    """Of all processes, in all batches of all epochs, as `share_of` deals them out."""
+    batches = [batch for epoch in range(stage.epochs) for batch in batches_of_epoch(stage, lengths, weights, epoch)]
+    return [share for batch in batches for p in range(num_processes) if len(share := batch[p::num_processes])]

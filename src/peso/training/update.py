@@ -39,7 +39,7 @@ from peso.training.base import (
 from peso.training.block_view import RunView
 from peso.training.materials import Materials, Reader
 from peso.training.strength_search import StrengthTrial, train_with_best_strength
-from peso.training.trainer import Stage, train_stage
+from peso.training.trainer import Stage, tokens_of_a_pass, train_stage
 
 UPDATE_FILE = "update.json"
 
@@ -135,6 +135,7 @@ def update_stage(
         penalised_part=LORA,
         penalty=penalty,
         pull=pull if pulls else None,
+        tokens_of_a_pass=tokens_of_a_pass(reader.model),
     )
 
 

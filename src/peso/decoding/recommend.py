@@ -158,7 +158,8 @@ class Recommender:
         bound = torch.full((len(prompts),), float("-inf"))
         lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
         device = self._model.device
-        self._model.eval()
+        if self._model.training:  # setting what is set goes through every module, a fifth of one user's answer
+            self._model.eval()
         is_plain = not is_sharded(self._model) and not is_quantised(self._model.config)  # a graph gathers nothing
         is_graphed = device.type == "cuda" and memory is None and is_plain
         graphs = self._graphed(trie, beam_width, k) if is_graphed else None

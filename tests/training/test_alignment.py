@@ -74,7 +74,7 @@ def test_texts_say_both_ways(source: Path, tmp_path: Path) -> None:
 
 
 def config_of(source: Path, **overrides: Any) -> RunConfig:
-    aligned = {"epochs": 50, "learning_rate": 2e-2, "batch_texts": 10} | overrides.pop("alignment", {})
+    aligned = {"epochs": 50, "learning_rate": 1e-2, "batch_texts": 10} | overrides.pop("alignment", {})
     training = {"base_epochs": 0} | overrides.pop("training", {})
     return config(
         backbone={"source": str(source)}, alignment=aligned, training=training, template="instruct", max_history=6,
@@ -103,7 +103,7 @@ def test_a_title_comes_to_mean_its_item(tmp_path: Path) -> None:
     assert isinstance(model, PeftModel)
     with torch.no_grad():
         own, other = (float(alignment_losses(reader.model.eval(), t, 0).mean()) for t in (texts, others))
-    assert own < other - 0.1
+    assert own < other - 0.5
 
 
 def test_a_killed_stage_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

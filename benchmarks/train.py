@@ -67,7 +67,7 @@ class OurTraining:
             name="benchmark", key="", block=0, parts=parts, builder=self.reader.builder, train_rows=rows,
             valid_rows=rows.take(np.arange(0)), epochs=1, learning_rates=dict.fromkeys(parts, 1e-4),
             batch_targets=batch_targets, weight_decay=0.01, training=config.training, seed=0,
-            tokens_of_a_pass=tokens_of_a_pass(self.reader.model),
+            tokens_of_a_pass=tokens_of_a_pass(self.reader.model, config.training),
         )  # fmt: skip
         lengths = self.reader.builder.row_lengths(rows)
         self.batches = batches_of_similar_length(lengths, rows.num_targets, batch_targets, seed=0)

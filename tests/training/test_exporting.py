@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from language_models import write_language_model
 from peso.config import RunConfig, make_config
 from peso.errors import WorkspaceError
+from peso.training import exporting
 from peso.training.base import load_state, read_base
 from peso.training.exporting import export_version, serving_command
 from peso.training.materials import load_materials
@@ -126,13 +127,12 @@ def test_others_may_read_what_was_exported(workspace: Path, tmp_path: Path) -> N
         assert {file.stat().st_mode for file in Path(folder).iterdir()} == {expected}
 
 
-def test_vllm_takes_no_rank_above_its_largest(workspace: Path, tmp_path: Path) -> None:
+def test_vllm_takes_no_rank_above_its_largest(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_stream(workspace, config_of("tied", workspace / "models"), resume=True)
-    folders = export_version(workspace, tmp_path / "out", "vllm", run.name)
-    file = Path(folders["adapter"]) / "adapter_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"r": 513}))
-    with pytest.raises(WorkspaceError, match="up to rank 512, not 513; export with --format merged"):
-        serving_command(folders)
+    monkeypatch.setattr(exporting, "_RANKS_OF_VLLM", (1,))
+    with pytest.raises(WorkspaceError, match="up to rank 1, not 2; export with --format merged"):
+        export_version(workspace, tmp_path / "out", "vllm", run.name)
+    assert not (tmp_path / "out").exists()
 
 
 def test_wrong_exports(workspace: Path, tmp_path: Path) -> None:

@@ -63,3 +63,16 @@ def cut_by_length(lengths: IntArray, tokens_of_a_pass: int) -> list[IntArray]:
         else:
             pieces.append(piece)
     return pieces
+
+
+def passes_of_step(lengths: IntArray, weights: IntArray, num_pieces: int, tokens_of_a_pass: int) -> list[IntArray]:
+    """Positions of a step's rows in the passes that share it: pieces of about equal weight, then cut by length.
+
+    Args:
+        lengths: int64 [R], tokens of each row, at least one row.
+        weights: int64 [R], targets of each row.
+        num_pieces: see `split_by_weight`.
+        tokens_of_a_pass: see `cut_by_length`.
+    """
+    pieces = split_by_weight(weights, num_pieces)
+    return [piece[cut] for piece in pieces for cut in cut_by_length(lengths[piece], tokens_of_a_pass)]

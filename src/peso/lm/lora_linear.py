@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from peso.lm.low_rank import adapted_layers
 from peso.lm.past_adapters import factors, past_of
+from peso.lm.product import thin_gradient_of_a, thin_gradient_of_b
 
 _SETTLED = "_settled_weight"
 
@@ -42,10 +43,7 @@ class _MergedProduct(torch.autograd.Function):
         dy = gradients[0]
         dx = dy @ merged_OI if ctx.needs_input_grad[0] else None
         x_TI, dy_TO = x.flatten(0, -2), dy.flatten(0, -2)
-        # Thin products run several times faster on a CPU with the thin matrix's rows contiguous.
-        da = functional.linear(dy_TO, b_OR.T.contiguous()).T @ x_TI
-        db = (functional.linear(x_TI, a_RI).T @ dy_TO).T
-        return dx, None, None, da, db
+        return dx, None, None, thin_gradient_of_a(x_TI, dy_TO, b_OR), thin_gradient_of_b(x_TI, dy_TO, a_RI)
 
 
 def merge_products(model: PeftModel) -> None:

@@ -163,16 +163,25 @@ def _from_whole(part: AdaptedRows, d_rows_PI: Tensor, needs: NeedsOfPart) -> lis
 def _by_thin_products(
     part: AdaptedRows, inputs_TI: Tensor, outer_TP: Tensor, needs: NeedsOfPart
 ) -> list[Tensor | None]:
-    """Thin products run several times faster on a CPU with the thin matrix's rows contiguous."""
     of_a, of_b = needs
     return [
-        part.of_a(functional.linear(outer_TP, part.folded_b.T.contiguous()).T @ inputs_TI) if of_a else None,
-        part.of_b((functional.linear(inputs_TI, part.folded_a).T @ outer_TP).T) if of_b else None,
+        part.of_a(thin_gradient_of_a(inputs_TI, outer_TP, part.folded_b)) if of_a else None,
+        part.of_b(thin_gradient_of_b(inputs_TI, outer_TP, part.folded_a)) if of_b else None,
     ]
 
 
+def thin_gradient_of_a(inputs_TI: Tensor, outer_TP: Tensor, b_PR: Tensor) -> Tensor:
+    """DA = (dy B)^T x of y = x (B A)^T; several times faster on a CPU with the thin matrix's rows contiguous."""
+    return functional.linear(outer_TP, b_PR.T.contiguous()).T @ inputs_TI
+
+
+def thin_gradient_of_b(inputs_TI: Tensor, outer_TP: Tensor, a_RI: Tensor) -> Tensor:
+    """DB = dy^T (x A^T), likewise."""
+    return (functional.linear(inputs_TI, a_RI).T @ outer_TP).T
+
+
 def _by_thin_products_at_once(parts: Sequence[AdaptedRows], inputs_TI: Tensor, outer_TO: Tensor) -> list[Tensor | None]:
-    """The same of k parts that are alike, as batches of k products, which more threads share better."""
+    """Of k parts that are alike, as batches of k products, which more threads share better."""
     num_parts, rank = len(parts), len(parts[0].a)
     a = torch.stack([part.folded_a for part in parts])  # [k, r, I]
     b = torch.stack([part.folded_b for part in parts])  # [k, P, r]

@@ -296,7 +296,7 @@ def _base_stage(
         weight_decay=weight_decay,
         training=materials.config.training,
         seed=materials.config.seed,
-        tokens_of_a_pass=tokens_of_a_pass(reader.model),
+        tokens_of_a_pass=tokens_of_a_pass(reader.model, materials.config.training),
     )
 
 

@@ -23,10 +23,10 @@ from peso.lm.rows import Rows
 from peso.methods.base import Part
 from peso.seeding import derive_seed
 from peso.training.base import LORA, TOKEN_ROWS, training_rows
+from peso.training.code_losses import evaluation_batches
 from peso.training.curvature import layer_moments, squared_gradients
 from peso.training.materials import Materials, Reader
 from peso.training.processes import num_processes
-from peso.training.trainer import evaluation_batches
 
 MAX_FISHER_ROWS = 1024
 """Users whose gradients make up the Fisher matrix of an earlier block, at most."""

@@ -48,8 +48,8 @@ def export_version(
         The folders, by what they hold: `model` alone, or `backbone` and `adapter`.
 
     Raises:
-        WorkspaceError: there is no such version, a target exists, a whole backbone (method "full") is not "merged", or
-            one in four bits is to be.
+        WorkspaceError: there is no such version, a target exists, a whole backbone (method "full") is not "merged", one
+            in four bits is to be, or vLLM takes no adapters of the rank.
     """
     folder = finished_run(workspace, run_id)
     materials = load_materials(workspace, make_config(folder / "config.toml"))
@@ -73,6 +73,7 @@ def export_version(
         with atomic_directory(backbone) as temporary:
             shutil.copytree(base.folder / BACKBONE, temporary, dirs_exist_ok=True)
     else:
+        _rank_for_vllm(version)  # before anything is written
         adapter = _free(output / name)
         backbone = _write_snapshot(materials, base, version, output)
     _write_adapter(version, adapter, backbone, with_rows=form == "peft")
@@ -80,28 +81,26 @@ def export_version(
 
 
 def serving_command(folders: dict[str, str]) -> str:
-    """How vLLM serves what was exported for it.
+    """How vLLM serves what was exported for it; the version's model is called `version`.
 
     Args:
         folders: from `export_version`, "vllm".
-
-    Returns:
-        A command line. The version's model is called `version`.
-
-    Raises:
-        WorkspaceError: vLLM takes no adapters of this rank.
     """
-    config = json.loads((Path(folders["adapter"]) / _CONFIG).read_text(encoding="utf-8"))
-    rank = max(config["r"], *config.get("rank_pattern", {}).values(), 0)
+    return (
+        f"vllm serve {shlex.quote(folders['backbone'])} --enable-lora "
+        f"--max-lora-rank {_rank_for_vllm(Path(folders['adapter']))} "
+        f"--lora-modules version={shlex.quote(folders['adapter'])}"
+    )
+
+
+def _rank_for_vllm(adapter: Path) -> int:
+    rank = int(json.loads((adapter / _CONFIG).read_text(encoding="utf-8"))["r"])
     allowed = next((most for most in _RANKS_OF_VLLM if most >= rank), None)
     if allowed is None:
         raise WorkspaceError(
             f"vLLM takes adapters up to rank {_RANKS_OF_VLLM[-1]}, not {rank}; export with --format merged."
         )
-    return (
-        f"vllm serve {shlex.quote(folders['backbone'])} --enable-lora --max-lora-rank {allowed} "
-        f"--lora-modules version={shlex.quote(folders['adapter'])}"
-    )
+    return allowed
 
 
 def _free(target: Path) -> Path:

@@ -23,10 +23,10 @@ from peso.evaluation.tables import list_rows, ranks_in_lists, target_rows
 from peso.lm.rows import one_target_per_row
 from peso.lm.sharding import answering_others
 from peso.semantic_ids.added_items import AddedItems
+from peso.training.code_losses import code_losses
 from peso.training.materials import Materials, Reader
 from peso.training.memory import NeighbourMemory, build_memory
 from peso.training.processes import gather_shares, own_share
-from peso.training.trainer import code_losses
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from peso.config import RunConfig
 from peso.data.dataset import IntArray
 from peso.lm.adapters import attach_adapter
 from peso.lm.backbone import body_of
-from peso.lm.batching import cut_by_length
+from peso.lm.batching import passes_of_step
 from peso.lm.device import make_ready
 from peso.lm.fake import without_contents
 from peso.lm.live_bytes import LiveBytes
@@ -150,7 +150,7 @@ def _probe(
         name=order, key="", block=0, parts={} if on_gpu else {planned.name: FlatParameters(trained)},
         builder=reader.builder, train_rows=rows, valid_rows=rows, epochs=planned.epochs,
         learning_rates={}, batch_targets=planned.batch_targets, weight_decay=0.0, training=config.training,
-        seed=config.seed, tokens_of_a_pass=0 if on_gpu or in_shards else tokens_of_a_pass(model),
+        seed=config.seed, tokens_of_a_pass=0 if on_gpu or in_shards else tokens_of_a_pass(model, config.training),
     )  # fmt: skip
     if config.training.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -195,26 +195,20 @@ def _chosen_shares(stage: Stage, rows: dict[str, Rows], num_processes: int) -> t
 
     A pass of theirs has most tokens once padded: of all, and of those short enough for a CPU's ways with short rows.
     """
-    found: list[tuple[int, int, Rows]] = []  # tokens of the heaviest pass, tokens of the longest row, rows
-    middling = np.arange(0)
+    found: list[tuple[int, int, str, IntArray]] = []  # tokens of the heaviest pass, of the longest row; which rows
     for order, of_block in rows.items():
-        lengths = stage.builder.row_lengths(of_block)
-        shares = _shares(replace(stage, name=order), lengths, of_block.num_targets, num_processes)
-        passes = [
-            [lengths[share[cut]] for cut in cut_by_length(lengths[share], stage.tokens_of_a_pass)] for share in shares
-        ]
-        tokens = [max(int(one.max()) * len(one) for one in cuts) for cuts in passes]
-        found += [
-            (heaviest, int(lengths[share].max()), of_block.take(share))
-            for heaviest, share in zip(tokens, shares, strict=True)
-        ]
-        if order == stage.name:
-            middling = shares[int(np.argsort(tokens, kind="stable")[len(shares) // 2])]
+        lengths, weights = stage.builder.row_lengths(of_block), of_block.num_targets
+        for share in _shares(replace(stage, name=order), lengths, weights, num_processes):
+            its_lengths = lengths[share]
+            passes = passes_of_step(its_lengths, weights[share], stage.training.passes_per_step, stage.tokens_of_a_pass)
+            tokens = max(int(its_lengths[one].max()) * len(one) for one in passes)
+            found.append((tokens, int(its_lengths.max()), order, share))
     found.sort(key=lambda entry: entry[0])
-    heavy = [found[-1][2]]
+    heavy = [found[-1]]
     for longest in (SHORT_ATTENTION, SHORT_STACK):
-        heavy += [share for _, longest_row, share in found if longest_row <= longest][-1:]
-    return heavy, middling
+        heavy += [entry for entry in found if entry[1] <= longest][-1:]
+    own = [share for _, _, order, share in found if order == stage.name]
+    return [rows[order].take(share) for _, _, order, share in heavy], own[len(own) // 2]
 
 
 def _shares(stage: Stage, lengths: IntArray, weights: IntArray, num_processes: int) -> list[IntArray]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from peso.config import TrainingConfig
-from peso.lm.batching import batches_of_similar_length, cut_by_length, split_by_weight
+from peso.lm.batching import batches_of_similar_length, passes_of_step
 from peso.lm.likelihood import CodeLikelihood
 from peso.lm.parameters import FlatParameters
 from peso.lm.rows import Rows
@@ -25,6 +25,7 @@ from peso.lm.sequences import SequenceBuilder
 from peso.lm.sharding import is_sharded
 from peso.seeding import derive_seed
 from peso.training.checkpoints import load_checkpoint, save_checkpoint
+from peso.training.code_losses import mean_loss
 from peso.training.optimisation import FlatOptimizer
 from peso.training.processes import add_over_processes, is_first, num_processes, own_passes, process_number, share_of
 from peso.training.pulled_steps import Pull, PulledSteps
@@ -107,13 +108,15 @@ TOKENS_OF_A_PASS = 320
 """What a pass over the embedded backbone costs on two cores of a CPU besides its tokens, in tokens; measured."""
 
 
-def tokens_of_a_pass(model: PreTrainedModel) -> int:
-    """What `Stage.tokens_of_a_pass` should be for a model.
+def tokens_of_a_pass(model: PreTrainedModel, training: TrainingConfig) -> int:
+    """What `Stage.tokens_of_a_pass` should be.
 
     Args:
         model: ready to train; one in shards makes as many passes in every process, and an accelerator likes few.
+        training: lines that rows share have no padding to save.
     """
-    return TOKENS_OF_A_PASS if model.device.type == "cpu" and not is_sharded(model) else 0
+    is_cut = model.device.type == "cpu" and not is_sharded(model) and not training.line_tokens
+    return TOKENS_OF_A_PASS if is_cut else 0
 
 
 def train_stage(
@@ -278,11 +281,9 @@ def _pieces(stage: Stage, chosen: np.ndarray) -> list[np.ndarray]:
     if not len(chosen):
         return []
     rows = stage.train_rows.take(chosen)
-    pieces = split_by_weight(rows.num_targets, stage.training.passes_per_step)
-    if stage.tokens_of_a_pass and not stage.training.line_tokens:  # lines that rows share have no padding to save
-        lengths = stage.builder.row_lengths(rows)
-        pieces = [piece[cut] for piece in pieces for cut in cut_by_length(lengths[piece], stage.tokens_of_a_pass)]
-    return [chosen[piece] for piece in pieces]
+    lengths = stage.builder.row_lengths(rows)
+    passes = passes_of_step(lengths, rows.num_targets, stage.training.passes_per_step, stage.tokens_of_a_pass)
+    return [chosen[positions] for positions in passes]
 
 
 def clip_gradient(optimizer: FlatOptimizer, longest: float) -> None:
@@ -298,40 +299,3 @@ def add_penalty_gradient(part: FlatParameters, penalty: Tensor) -> Tensor:
     (gradient,) = torch.autograd.grad(penalty, part.data)
     part.gradient.add_(gradient)
     return torch.linalg.vector_norm(gradient) / (cross_entropy_norm + 1e-30)
-
-
-EVALUATION_BATCH_TOKENS = 4096
-"""Tokens per forward pass when nothing has to be kept for a backward pass."""
-
-
-def evaluation_batches(builder: SequenceBuilder, rows: Rows) -> list[np.ndarray]:
-    """Row numbers in batches of similar length, each row once, no row dropped."""
-    lengths = builder.row_lengths(rows)
-    order = np.argsort(lengths, kind="stable")
-    batch_number = np.cumsum(lengths[order]) // EVALUATION_BATCH_TOKENS
-    return np.split(order, np.flatnonzero(np.diff(batch_number)) + 1) if len(order) else []
-
-
-@torch.inference_mode()
-def code_losses(model: PreTrainedModel, likelihood: CodeLikelihood, builder: SequenceBuilder, rows: Rows) -> np.ndarray:
-    """-log p(code | history, codes before it) of each row's single target.
-
-    Returns:
-        float64 [R, M] in nats, in the order of the rows; the sum over M is -log p(item | history).
-    """
-    model.eval()
-    losses = torch.zeros(len(rows), builder.vocabulary.num_levels, dtype=torch.float64)
-    batches = evaluation_batches(builder, rows)
-    shares = [batches[process :: num_processes()] for process in range(num_processes())]
-    for chosen, counts in own_passes(shares, is_sharded(model)):
-        batch = builder.batch(rows.take(chosen)).to(model.device)
-        of_batch = likelihood.negative_log_likelihood(model, batch).double().cpu()
-        if counts:
-            losses[torch.from_numpy(chosen)] = of_batch
-    add_over_processes(losses)
-    return losses.numpy()
-
-
-def mean_loss(model: PreTrainedModel, likelihood: CodeLikelihood, builder: SequenceBuilder, rows: Rows) -> float:
-    """Mean of -log p(item | history) over each row's single target, in nats."""
-    return float(code_losses(model, likelihood, builder, rows).sum(1).mean())

@@ -135,7 +135,7 @@ def update_stage(
         penalised_part=LORA,
         penalty=penalty,
         pull=pull if pulls else None,
-        tokens_of_a_pass=tokens_of_a_pass(reader.model),
+        tokens_of_a_pass=tokens_of_a_pass(reader.model, training),
     )
 
 

@@ -24,9 +24,9 @@ from peso.lm.vocabulary import build_vocabulary
 from peso.semantic_ids.catalogue import code_token
 from peso.training.backbone_check import check_backbone
 from peso.training.base import load_state, read_base, validation_rows
+from peso.training.code_losses import mean_loss
 from peso.training.materials import Materials, Reader, build_reader, load_materials
 from peso.training.stream import run_stream
-from peso.training.trainer import mean_loss
 from peso.types import TemplateName
 from streams import config
 from worlds import LEVEL_SIZES, fill_workspace, tiny_codes, tiny_dataset

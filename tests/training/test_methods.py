@@ -23,9 +23,9 @@ from peso.methods.base import BlockView, Leg
 from peso.methods.registry import METHODS, build_method
 from peso.training.base import Base, adapter_parts, load_base, load_state, read_base, training_rows, validation_rows
 from peso.training.block_view import RunView
+from peso.training.code_losses import mean_loss
 from peso.training.materials import Materials, Reader, load_materials
 from peso.training.stream import run_stream
-from peso.training.trainer import mean_loss
 from peso.training.update import run_update
 from peso.types import MetricName
 from streams import config, fill

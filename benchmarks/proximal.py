@@ -1,6 +1,7 @@
 """What PESO's pull, or its term in the loss, adds to a step: on Llama-3.2-1B's shape and on the embedded backbone."""
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import torch
@@ -18,16 +19,15 @@ from peso.methods.proximal import normalised_term
 from peso.methods.pull import softmax_pull
 from peso.training.base import LORA, adapter_parts, training_rows
 from peso.training.optimisation import FlatOptimizer
-from peso.training.pulled_steps import PULLS_PER_LOG, STEPS_PER_PULL, PulledSteps
-from peso.training.trainer import add_penalty_gradient, clip_gradient
+from peso.training.pulled_steps import PulledSteps
+from peso.training.trainer import STEPS_PER_LOG, AddPenalty, add_penalty_gradient, clip_gradient
 
 LARGEST_SHARE = 1.0
 LLAMA_VOCABULARY = 1024  # the real 128,256 rows would only make the step longer, and the term's share smaller
-CYCLE = STEPS_PER_PULL * PULLS_PER_LOG
 LLAMA_LAYERS, QUICK_LLAMA_LAYERS, LLAMA_TOKENS = 16, 2, 128
 
-Step = Callable[[Callable[[], Tensor | None]], None]
-"""One training step with a penalty."""
+Step = Callable[[AddPenalty], None]
+"""One training step; what is given adds the gradient of a penalty."""
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def measure(quick: bool) -> Outcome:
     layers = QUICK_LLAMA_LAYERS if quick else LLAMA_LAYERS
     measured = {
         "llama_1b_shape": _share(*_llama_step(layers), turns_of(quick), steps=1),
-        "embedded_backbone": _share(*_embedded_step(), turns_of(quick) * 3, steps=CYCLE),
+        "embedded_backbone": _share(*_embedded_step(), turns_of(quick) * 3, steps=STEPS_PER_LOG),
     }
     targets = {
         f"{name}_{form}_added_percent": Target(facts[f"{form}_added_percent"], LARGEST_SHARE, "at_most", "%")
@@ -56,7 +56,7 @@ def _share(parts: dict[str, FlatParameters], step: Step, turns: int, steps: int)
 
     Whole steps differ by more than 1 % from one to the next on a busy machine, so the share that counts is the
     term's own time over the time of the step without it, both measured in turns; the difference of whole steps is
-    reported beside it. The pull's time includes what its log costs.
+    reported beside it. The times of both include what their logs cost.
     """
     lora = parts[LORA]
     anchors = {name: part.groups(part.snapshot()) for name, part in parts.items()}
@@ -70,8 +70,13 @@ def _share(parts: dict[str, FlatParameters], step: Step, turns: int, steps: int)
         for name, towards_anchor in pulls.items():
             towards_anchor(parts[name].groups(parts[name].data.detach()), rates[name])
 
-    def penalty() -> Tensor:
-        return distance(lora.groups(lora.data))
+    def add_distance() -> None:
+        distance.add_gradient(lora.groups(lora.data.detach()), lora.groups(lora.gradient))
+
+    calls = count()
+
+    def add_term() -> None:
+        add_penalty_gradient(lora, add_distance, is_logged=next(calls) % STEPS_PER_LOG == 0)
 
     pulled = PulledSteps(optimizer, pull)
 
@@ -81,10 +86,10 @@ def _share(parts: dict[str, FlatParameters], step: Step, turns: int, steps: int)
     comparison = compare(
         {
             "step": repeat(lambda: step(lambda: None)),
-            "term": repeat(lambda: add_penalty_gradient(lora, penalty())),
-            "step_with_term": repeat(lambda: step(penalty)),
-            "optimizer": repeat(optimizer.step, CYCLE),
-            "optimizer_and_pull": repeat(pulled.step, CYCLE),
+            "term": repeat(add_term, STEPS_PER_LOG),
+            "step_with_term": repeat(lambda: step(add_term)),
+            "optimizer": repeat(optimizer.step, STEPS_PER_LOG),
+            "optimizer_and_pull": repeat(pulled.step, STEPS_PER_LOG),
         },
         turns,
     )
@@ -139,13 +144,11 @@ def _stepper(parts: dict[str, FlatParameters], model: PeftModel, loss: Callable[
     optimizer = FlatOptimizer(parts, dict.fromkeys(parts, 1e-4), 0.01, num_steps=1000, warmup_fraction=0.01)
     model.train()
 
-    def step(penalty: Callable[[], Tensor | None]) -> None:
+    def step(add_penalty: AddPenalty) -> None:
         optimizer.zero_gradients()
         loss().backward()
         clip_gradient(optimizer, 1.0)
-        value = penalty()
-        if value is not None:
-            add_penalty_gradient(parts[LORA], value)
+        add_penalty()
         optimizer.step()
 
     return step

@@ -67,7 +67,7 @@ def test_gradient_against_finite_differences(name: str) -> None:
     current, anchor = groups(12, num_groups=2, step=0.3)
     current.requires_grad_()
     term = PROXIMAL_TERMS[name]  # type: ignore[index]
-    assert torch.autograd.gradcheck(lambda v: term([anchor])([v]), [current])
+    assert torch.autograd.gradcheck(lambda v: term([anchor], 1.0)([v]), [current])
 
 
 def test_no_gradient_flows_into_the_anchor() -> None:
@@ -159,6 +159,21 @@ def test_a_term_reads_the_matrices_anew_at_every_call() -> None:
     current += 0.01 * torch.randn_like(current)
     assert term([current]) != before
     torch.testing.assert_close(term([current]), normalised_term([anchor])([current]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", sorted(PROXIMAL_TERMS))
+def test_the_gradient_that_training_adds_is_that_of_the_value(name: str) -> None:
+    """Times the strength, on top of what is there, for several sizes, the larger of which are more than one piece."""
+    small, large = groups(64, 4, step=0.1), groups(60_000, 9, step=0.1, seed=1)
+    current, anchor = [small[0], large[0]], [small[1], large[1]]
+    term = PROXIMAL_TERMS[name](anchor, 0.7)  # type: ignore[index]
+    leaves = [one.clone().requires_grad_() for one in current]
+    expected = torch.autograd.grad(PROXIMAL_TERMS[name](anchor, 1.0)(leaves), leaves)  # type: ignore[index]
+    gradients = [torch.ones_like(one) for one in current]
+    term.add_gradient(current, gradients)
+    for gradient, one in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, 1 + 0.7 * one)
+    torch.testing.assert_close(term(current), 0.7 * PROXIMAL_TERMS[name](anchor, 1.0)(current))  # type: ignore[index]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

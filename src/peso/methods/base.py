@@ -4,7 +4,7 @@ A method owns no model and mutates nothing. It sees the LoRA matrices that train
 tensors, one per matrix size, each row one flattened A or B; the token rows likewise, one row per table.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -13,10 +13,8 @@ from torch import Tensor
 from peso.data.dataset import Dataset, IntArray
 from peso.data.examples import targets_of_block
 from peso.lm.low_rank import LowRank
+from peso.methods.penalty import Penalty
 from peso.methods.pull import Pull
-
-Penalty = Callable[[Sequence[Tensor]], Tensor]
-"""From the adapter's current groups to a scalar."""
 
 Part = Literal["lora", "token_rows"]
 """What an anchor holds: A and B, and the rows of embedding and head that train beside them."""
@@ -143,8 +141,7 @@ class ContinualMethod:
             view: the past.
 
         Returns:
-            From the current matrices, laid out alike, to a scalar that is differentiable in them; None when there is
-            nothing to add.
+            A scalar of the current matrices, laid out alike; None when there is nothing to add.
         """
         return None
 

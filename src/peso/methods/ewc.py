@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from peso.config import EwcConfig
-from peso.methods.base import BlockView, ContinualMethod, Penalty
+from peso.methods.base import BlockView, ContinualMethod
+from peso.methods.penalty import Penalty
 
 
 class Ewc(ContinualMethod):
@@ -42,4 +43,4 @@ class Ewc(ContinualMethod):
             ]
             return self._strength / 2 * torch.stack(distances).sum()
 
-        return term
+        return Penalty(term)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from peso.config import OrthogonalConfig
 from peso.lm.low_rank import LowRank
-from peso.methods.base import BlockView, ContinualMethod, Penalty
+from peso.methods.base import BlockView, ContinualMethod
+from peso.methods.penalty import Penalty
 
 
 class Orthogonal(ContinualMethod):
@@ -41,7 +42,7 @@ class Orthogonal(ContinualMethod):
                     overlaps += [torch.bmm(now, one.transpose(1, 2)).square().sum() for one in earlier]
             return self._strength / len(past) * torch.stack(overlaps).sum()
 
-        return term
+        return Penalty(term)
 
 
 def _flat(state: LowRank, names: Sequence[str]) -> Tensor:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from peso.config import OutputKlConfig
-from peso.methods.base import BlockView, ContinualMethod, Penalty
+from peso.methods.base import BlockView, ContinualMethod
+from peso.methods.penalty import Penalty
 from peso.methods.proximal import softmax_kl
 
 
@@ -55,4 +56,4 @@ class OutputKl(ContinualMethod):
                 inputs[layer].clear()
             return self._strength * torch.stack(divergences).sum()
 
-        return term
+        return Penalty(term)

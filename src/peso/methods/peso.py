@@ -6,7 +6,8 @@ from torch import Tensor
 
 from peso.config import DEFAULT_STRENGTHS, ProximalConfig
 from peso.methods.anchor_metrics import METRIC_PULLS
-from peso.methods.base import BlockView, ContinualMethod, Part, Penalty
+from peso.methods.base import BlockView, ContinualMethod, Part
+from peso.methods.penalty import Penalty
 from peso.methods.proximal import PROXIMAL_TERMS, by_rank, normalised_term
 from peso.methods.pull import Pull
 
@@ -45,10 +46,9 @@ class Peso(ContinualMethod):
             return None
         if self._form == "per_rank":
             names, rank = view.group_names(), view.state_after(view.block - 1).rank
-            of_ranks = normalised_term(by_rank(anchor, names, rank))
-            return lambda groups: self._strength * of_ranks(by_rank(groups, names, rank))
-        term = PROXIMAL_TERMS[self._form](anchor)
-        return lambda groups: self._strength * term(groups)
+            of_ranks = normalised_term(by_rank(anchor, names, rank), self._strength)
+            return Penalty(lambda groups: of_ranks(by_rank(groups, names, rank)))
+        return PROXIMAL_TERMS[self._form](anchor, self._strength)
 
     def pulls(self, anchors: Mapping[Part, Sequence[Tensor]], view: BlockView) -> Mapping[Part, Pull]:
         """The proximal step of the form "decoupled"; it anchors token rows as well as A and B."""

@@ -28,12 +28,15 @@ from peso.training.checkpoints import load_checkpoint, save_checkpoint
 from peso.training.code_losses import mean_loss
 from peso.training.optimisation import FlatOptimizer
 from peso.training.processes import add_over_processes, is_first, num_processes, own_passes, process_number, share_of
-from peso.training.pulled_steps import Pull, PulledSteps
+from peso.training.pulled_steps import PULLS_PER_LOG, STEPS_PER_PULL, Pull, PulledSteps
 
 log = logging.getLogger(__name__)
 
-Penalty = Callable[[], Tensor | None]
-"""The scalar to add to the cross-entropy at the current parameters, differentiable in one part; None for nothing."""
+AddPenalty = Callable[[], None]
+"""Adds the gradient of a penalty at the current parameters to one part's gradient."""
+
+STEPS_PER_LOG = STEPS_PER_PULL * PULLS_PER_LOG
+"""A penalty's share is measured at every eighth step, as a pull's is: doing so costs as much as a cheap penalty."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class EpochRecord:
         valid_loss: mean -log p(item) over validation targets after the epoch, nats; without the penalty.
         gradient_ratio: mean over steps of what the proximal term does over what the cross-entropy does: of a penalty
             |its gradient| / |gradient of the cross-entropy| on the penalised parameters, of a pull |its move| / |the
-            optimizer's move since the pull before| on all, at every eighth step; None without either.
+            optimizer's move since the pull before| on all; at every eighth step, None without either.
         seconds: training time, validation included.
     """
 
@@ -78,8 +81,8 @@ class Stage:
         weight_decay: decoupled decay.
         training: passes, precision, warm-up, clipping.
         seed: the run's seed.
-        penalised_part: which part the penalty is differentiable in.
-        penalty: added to the cross-entropy.
+        penalised_part: the part whose gradient the penalty adds to.
+        add_penalty: does so, after the gradient of the cross-entropy was clipped; None where there is no penalty.
         pull: follows the optimizer's steps (see `PulledSteps`).
         tokens_of_a_pass: what a pass costs besides its tokens, in tokens: batches are cut into passes where padding
             costs more. 0 never cuts.
@@ -99,7 +102,7 @@ class Stage:
     training: TrainingConfig
     seed: int
     penalised_part: str = ""
-    penalty: Penalty = lambda: None
+    add_penalty: AddPenalty | None = None
     pull: Pull | None = None
     tokens_of_a_pass: int = 0
 
@@ -200,8 +203,8 @@ def _train_epoch(
     ratios: list[Tensor] = []
     pulled = None if stage.pull is None else PulledSteps(optimizer, stage.pull)
     for number, chosen in enumerate(batches, start=1):
-        is_last = number == len(batches)
-        loss, step_ratio = training_step(model, likelihood, stage, optimizer, chosen, pulled, is_last)
+        is_last, is_logged = number == len(batches), number % STEPS_PER_LOG == 1
+        loss, step_ratio = training_step(model, likelihood, stage, optimizer, chosen, pulled, is_last, is_logged)
         total += loss.double()
         ratios += [] if step_ratio is None else [step_ratio]
     ratio = float(torch.stack(ratios).mean()) if ratios else None
@@ -216,6 +219,7 @@ def training_step(
     chosen: np.ndarray,
     pulled: PulledSteps | None = None,
     is_last: bool = False,
+    is_logged: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """One optimizer step on some training rows.
 
@@ -227,15 +231,18 @@ def training_step(
         chosen: row numbers, int64 [B].
         pulled: takes the steps where they are pulled.
         is_last: whether the epoch ends.
+        is_logged: whether the penalty's share is measured.
 
     Returns:
-        The summed cross-entropy in nats, and the gradient ratio of `EpochRecord`; scalars without gradient.
+        The summed cross-entropy in nats, and the gradient ratio of `EpochRecord` where it is measured; scalars without
+        gradient.
     """
     optimizer.zero_gradients()
     loss = add_gradient(model, likelihood, stage, chosen)
     clip_gradient(optimizer, stage.training.max_gradient_norm)
-    penalty = stage.penalty()
-    ratio = None if penalty is None else add_penalty_gradient(stage.parts[stage.penalised_part], penalty)
+    ratio = None
+    if stage.add_penalty is not None:
+        ratio = add_penalty_gradient(stage.parts[stage.penalised_part], stage.add_penalty, is_logged)
     if pulled is None:
         optimizer.step()
     else:
@@ -293,9 +300,14 @@ def clip_gradient(optimizer: FlatOptimizer, longest: float) -> None:
         part.gradient.mul_(factor)
 
 
-def add_penalty_gradient(part: FlatParameters, penalty: Tensor) -> Tensor:
-    """Adds the penalty's gradient and returns its length relative to the cross-entropy's."""
-    cross_entropy_norm = torch.linalg.vector_norm(part.gradient)
-    (gradient,) = torch.autograd.grad(penalty, part.data)
-    part.gradient.add_(gradient)
-    return torch.linalg.vector_norm(gradient) / (cross_entropy_norm + 1e-30)
+def add_penalty_gradient(part: FlatParameters, add_penalty: AddPenalty, is_logged: bool) -> Tensor | None:
+    """Adds the penalty's gradient; where logged, returns its length relative to the cross-entropy's."""
+    if not is_logged:
+        add_penalty()
+        return None
+    cross_entropys = part.gradient.clone()
+    part.gradient.zero_()
+    add_penalty()
+    ratio = torch.linalg.vector_norm(part.gradient) / (torch.linalg.vector_norm(cross_entropys) + 1e-30)
+    part.gradient.add_(cross_entropys)
+    return ratio

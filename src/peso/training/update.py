@@ -19,7 +19,7 @@ from peso.lm.merging import merge_adapter
 from peso.lm.parameters import FlatParameters
 from peso.lm.past_adapters import freeze_past
 from peso.methods.base import BlockView, ContinualMethod, Part
-from peso.methods.base import Penalty as PenaltyOfGroups
+from peso.methods.penalty import Penalty
 from peso.methods.pull import Pull
 from peso.training.base import (
     BACKBONE,
@@ -100,7 +100,7 @@ def update_stage(
         name: of the stage.
     """
     config, training = materials.config, materials.config.training
-    distance: PenaltyOfGroups | None = None
+    distance: Penalty | None = None
     pulls: Mapping[Part, Pull] = {}
     if LORA in parts:
         held: tuple[Part, ...] = (LORA, TOKEN_ROWS)
@@ -109,8 +109,9 @@ def update_stage(
         distance = method.penalty(anchors[LORA], view)
         pulls = method.pulls(anchors, view)
 
-    def penalty() -> Tensor | None:
-        return None if distance is None else distance(lora.groups(lora.data))
+    def add_penalty() -> None:
+        assert distance is not None, "a stage without a penalty adds none"
+        distance.add_gradient(lora.groups(lora.data.detach()), lora.groups(lora.gradient))
 
     def pull(rates: dict[str, float]) -> None:
         for part, towards_anchor in pulls.items():
@@ -133,7 +134,7 @@ def update_stage(
         training=training,
         seed=config.seed,
         penalised_part=LORA,
-        penalty=penalty,
+        add_penalty=None if distance is None else add_penalty,
         pull=pull if pulls else None,
         tokens_of_a_pass=tokens_of_a_pass(reader.model, training),
     )

@@ -91,7 +91,7 @@ def test_wrong_flags_and_files(workspace: Path, tmp_path: Path, run_id: str) -> 
     run = ("run", "--workspace", workspace)
     assert_one_sentence(peso(*run, "--method", "pesto"), "method", "'pesto'", "'frozen', 'single', 'peso', 'sum_lora'")
     assert_one_sentence(peso(*run, "--proximal", "kl"), "proximal.form", "'kl'")
-    assert_one_sentence(peso(*run, "--strength", "-1"), "proximal.strength", "greater than or equal to 0")
+    assert_one_sentence(peso(*run, "--strength", "-1"), "proximal.strength: ", "greater than or equal to 0, or input")
     assert_one_sentence(peso(*run, "--config", tmp_path / "no.toml"), "no.toml does not exist")
     (tmp_path / "broken.toml").write_text("[training]\nepochs = 0\nepoch = 3\n")
     done = peso(*run, "--config", tmp_path / "broken.toml")

@@ -84,13 +84,22 @@ def make_config(file: Path | None = None, overrides: dict[str, Any] | None = Non
         config = RunConfig.model_validate(_merge(values, overrides or {}))
     except ValidationError as error:
         where = f"configuration ({file})" if file else "configuration"
-        problems = "; ".join(
-            f"{'.'.join(map(str, entry['loc']))}: {_uncapitalised(entry['msg'])} (got {entry['input']!r})"
-            for entry in error.errors()
-        )
-        raise ConfigError(f"{where}: {problems}.") from None
+        raise ConfigError(f"{where}: {_problems(error)}.") from None
     check_together(config)
     return config
+
+
+def _problems(error: ValidationError) -> str:
+    """Each wrong key once, with what it may be."""
+    allowed: dict[str, list[str]] = {}
+    given: dict[str, Any] = {}
+    for entry in error.errors():
+        # A value of several kinds has an entry for each, whose place ends with pydantic's name of the kind.
+        key = ".".join(str(part) for part in entry["loc"] if str(part).isidentifier() or isinstance(part, int))
+        key = next((known for known in given if key.startswith(f"{known}.") and entry["input"] == given[known]), key)
+        allowed.setdefault(key, []).append(_uncapitalised(entry["msg"]))
+        given[key] = entry["input"]
+    return "; ".join(f"{key}: {', or '.join(whys)} (got {given[key]!r})" for key, whys in allowed.items())
 
 
 def _uncapitalised(text: str) -> str:

@@ -20,18 +20,21 @@ def study(
         typer.Option(help=f"Folder for JSON, Markdown and SVG.  [default: {RESULTS}/<workspace name>]"),
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file under every configuration.")] = None,
+    jobs: Annotated[
+        int, typer.Option(help="Runs at a time, each with its share of the cores, and memory of its own; at least 1.")
+    ] = 1,
     json: JsonOption = False,
 ) -> None:
     """Run a study's missing runs, compare them with paired tests, and write what may be claimed."""
     from peso.studies.request import check_request
 
-    check_request(name, seeds)
+    check_request(name, seeds, jobs)
     show_progress()
 
     from peso.studies.registry import run_study
 
     folder = results or RESULTS / workspace.resolve().name
-    record = run_study(name, workspace, seeds, folder, config)
+    record = run_study(name, workspace, seeds, folder, config, jobs)
     if json:
         print_json(record)
     else:

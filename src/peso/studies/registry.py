@@ -44,7 +44,7 @@ STUDIES: dict[StudyName, Study] = {
 
 
 def run_study(
-    name: str, workspace: Path, num_seeds: int, results: Path, config_file: Path | None = None
+    name: str, workspace: Path, num_seeds: int, results: Path, config_file: Path | None = None, num_jobs: int = 1
 ) -> dict[str, Any]:
     """Runs what a study still misses and writes its files.
 
@@ -54,17 +54,18 @@ def run_study(
         num_seeds: seeds 0 to num_seeds - 1, at least 1.
         results: folder of `<study>.json`, `.md` and `.svg`.
         config_file: TOML with values under every arm's own.
+        num_jobs: runs at a time, at least 1; the same results up to the rounding of fewer threads.
 
     Returns:
         What was written to the JSON file.
 
     Raises:
-        ConfigError: the name, the number of seeds or the file is wrong.
+        ConfigError: the name, the number of seeds or of jobs, or the file is wrong.
         WorkspaceError: the workspace holds no data, a run is being written by another process, or `results` is no
             folder.
         DataError: the data do not suffice for this study.
     """
-    check_request(name, num_seeds)
+    check_request(name, num_seeds, num_jobs)
     study = next(study for known, study in STUDIES.items() if known == name)
     config = make_config(config_file)
     dataset = load_dataset(workspace / "data")
@@ -73,10 +74,11 @@ def run_study(
         results.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WorkspaceError(f"results folder {results} cannot be made ({error.strerror}); check --results.") from None
-    outcome = run_plan(workspace, plan, num_seeds, config_file)
+    outcome = run_plan(workspace, plan, num_seeds, config_file, num_jobs)
     findings = study.present(outcome)
     command = ["peso", "study", name, "--workspace", str(workspace), "--seeds", str(num_seeds)]
     command += [] if config_file is None else ["--config", str(config_file)]
+    command += [] if num_jobs == 1 else ["--jobs", str(num_jobs)]
     record = study_record(study, outcome, findings, config, range(num_seeds), shlex.join(command))
     write_study(results, record, findings)
     return record

@@ -6,13 +6,15 @@ from peso.errors import ConfigError
 from peso.types import StudyName
 
 
-def check_request(name: str, num_seeds: int) -> None:
+def check_request(name: str, num_seeds: int, num_jobs: int = 1) -> None:
     """Refuses what needs no data to be refused.
 
     Raises:
-        ConfigError: there is no such study, or fewer than one seed is asked for.
+        ConfigError: there is no such study, or fewer than one seed or job is asked for.
     """
     if name not in get_args(StudyName):
         raise ConfigError(f"there is no study {name!r}; choose one of {', '.join(get_args(StudyName))}.")
     if num_seeds < 1:
         raise ConfigError(f"--seeds {num_seeds}: a study needs at least one seed.")
+    if num_jobs < 1:
+        raise ConfigError(f"--jobs {num_jobs}: at least one run at a time is needed.")

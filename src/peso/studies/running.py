@@ -1,7 +1,7 @@
 """Runs what a plan still misses, and collects what is there."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from peso.data.storage import load_dataset
 from peso.experiments.results import RESULT, RunRecord, Variant
 from peso.files import read_json
 from peso.studies.plan import Arm, Plan
+from peso.studies.side_by_side import Job, run_side_by_side
 from peso.studies.worlds import prepare_world
 from peso.training.stream import run_stream
 
@@ -47,7 +48,7 @@ def config_of(arm: Arm, seed: int, config_file: Path | None) -> RunConfig:
     return make_config(config_file, _MEASURED | arm.overrides | {"seed": seed})
 
 
-def run_plan(workspace: Path, plan: Plan, num_seeds: int, config_file: Path | None) -> Outcome:
+def run_plan(workspace: Path, plan: Plan, num_seeds: int, config_file: Path | None, num_jobs: int = 1) -> Outcome:
     """Runs every arm with every seed; finished runs are reused, interrupted ones continued, bases shared.
 
     Args:
@@ -55,6 +56,7 @@ def run_plan(workspace: Path, plan: Plan, num_seeds: int, config_file: Path | No
         plan: what to run.
         num_seeds: seeds 0, 1, ... are used.
         config_file: values under every arm's overrides; None for the defaults.
+        num_jobs: runs at a time, at least 1, each with its share of the cores.
 
     Raises:
         PesoError: the data, a configuration or a run is not usable; what is finished by then stays.
@@ -62,6 +64,9 @@ def run_plan(workspace: Path, plan: Plan, num_seeds: int, config_file: Path | No
     configs = [(arm, config_of(arm, seed, config_file)) for seed in range(num_seeds) for arm in plan.arms]
     workspaces = {"": workspace}
     workspaces |= {name: prepare_world(workspace, name, settings) for name, settings in plan.worlds.items()}
+    if num_jobs > 1:
+        jobs = [Job(f"{arm.name}, seed {config.seed}", workspaces[arm.world], config) for arm, config in configs]
+        run_side_by_side([jobs[place] for place in _spread_over_bases([arm for arm, _ in configs])], num_jobs)
     records: dict[str, list[RunRecord]] = {arm.name: [] for arm in plan.arms}
     for number, (arm, config) in enumerate(configs, start=1):
         log.info("run %d of %d: %s, seed %d", number, len(configs), arm.name, config.seed)
@@ -74,6 +79,23 @@ def run_plan(workspace: Path, plan: Plan, num_seeds: int, config_file: Path | No
         rivals = [_record(folder) for folder in run_baselines(dataset, workspace, rules, measured)]
         variants |= {rival.result["method"]: _variant(rival.result["method"], [rival]) for rival in rivals}
     return Outcome(plan, variants, workspaces)
+
+
+def _spread_over_bases(arms: Sequence[Arm]) -> list[int]:
+    """An order in which runs that are side by side seldom wait for the same base: first one of each world and seed.
+
+    Args:
+        arms: those of each seed after another's.
+    """
+    num_before: dict[str, int] = {}
+    ranks = []
+    num_arms = len({arm.name for arm in arms})
+    for place, arm in enumerate(arms):
+        if place % num_arms == 0:
+            num_before = {}
+        ranks.append(num_before.get(arm.world, 0))
+        num_before[arm.world] = ranks[-1] + 1
+    return sorted(range(len(arms)), key=ranks.__getitem__)
 
 
 def _record(folder: Path) -> RunRecord:

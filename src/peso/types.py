@@ -83,6 +83,7 @@ StudyName = Literal[
     "anchor",
     "matrix",
     "capacity",
+    "gap",
     "drift",
     "directions",
     "memory",

@@ -186,6 +186,21 @@ def test_the_matrix_agrees_with_the_runs(workspace: Path, matrix: dict[str, Any]
     assert between["difference"] == pytest.approx(backward - ours)
 
 
+def test_the_gap_is_shared_out_between_one_lora_and_all_weights(workspace: Path, table: dict[str, Any]) -> None:
+    gap = study("gap", workspace)
+    arms = {arm["name"]: arm for arm in gap["arms"]}
+    assert [*arms] == ["single, rank 1", "peso, rank 1", "single, rank 2", "peso, rank 2", "full"]
+    whole = next(arm for arm in table["arms"] if arm["name"] == "full")
+    assert arms["full"]["runs"] == whole["runs"], "the run of table2"
+    for key in ("log_likelihood", "next_block_log_likelihood"):
+        by_seed = {name: [run["numbers"][key] for run in arm["runs"]] for name, arm in arms.items()}
+        for name in ("peso, rank 1", "single, rank 2", "peso, rank 2"):
+            for seed, share in enumerate(gap["facts"]["shares"][name][key]):
+                low, ours, high = (by_seed[arm][seed] for arm in ("single, rank 1", name, "full"))
+                assert share is None if high <= low else share == pytest.approx((ours - low) / (high - low))
+    assert "Share of the distance from single, rank 1 to full" in (workspace / "results" / "gap.md").read_text()
+
+
 def test_gains_are_differences_target_by_target(workspace: Path, matrix: dict[str, Any]) -> None:
     (folder,) = (workspace / "runs").glob("single-seed0-*")
     run = RunRecord(folder, json.loads((folder / "result.json").read_text()))

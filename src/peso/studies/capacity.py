@@ -24,13 +24,19 @@ STANDSTILL = 1e-9
 AS_CONFIGURED = "as configured"
 
 
+def adapter_of_rank(config: RunConfig, rank: int) -> dict[str, Any]:
+    """The section `adapter` with another rank; the scale lora_alpha / r stays the base configuration's."""
+    adapter = config.adapter
+    return {"r": rank, "lora_alpha": max(1, round(adapter.lora_alpha * rank / adapter.r))}
+
+
 def capacities(config: RunConfig) -> dict[str, dict[str, Any]]:
-    """Name of each capacity and its overrides; the scale lora_alpha / r stays the base configuration's."""
+    """Name of each capacity and its overrides."""
     adapter = config.adapter
     found: dict[str, dict[str, Any]] = {AS_CONFIGURED: {}}
     for rank in RANKS:
         if rank != adapter.r:
-            scaled = {"r": rank, "lora_alpha": max(1, round(adapter.lora_alpha * rank / adapter.r))}
+            scaled = adapter_of_rank(config, rank)
             found[f"rank {rank}"] = {"adapter": scaled}
         if rank > adapter.r:
             slower = {"learning_rate": config.training.learning_rate / 2}

@@ -13,6 +13,7 @@ from peso.studies.curves import FIGURE_3, FIGURE_4
 from peso.studies.directions import DIRECTIONS
 from peso.studies.drift import DRIFT
 from peso.studies.findings import Study
+from peso.studies.gap import GAP
 from peso.studies.matrix import MATRIX
 from peso.studies.memory import MEMORY
 from peso.studies.methods_compared import FIGURE_2, TABLE_1, TABLE_2
@@ -35,6 +36,7 @@ STUDIES: dict[StudyName, Study] = {
         ANCHOR,
         MATRIX,
         CAPACITY,
+        GAP,
         DRIFT,
         DIRECTIONS,
         MEMORY,

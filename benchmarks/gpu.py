@@ -76,7 +76,7 @@ def build_engine(shape: dict[str, Any], dtype: torch.dtype) -> Engine:
     torch.nn.Module.to(model, dtype)
     make_ready(model)
     reader = build_reader(materials, model, tokenizer)
-    peft = attach_adapter(model, AdapterConfig(), reader.builder.vocabulary.all_token_ids, seed=0)
+    peft = attach_adapter(model, AdapterConfig(r=8, lora_alpha=16), reader.builder.vocabulary.all_token_ids, seed=0)
     for parameter in peft.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

@@ -80,10 +80,10 @@ class BackboneConfig(Section):
 class AdapterConfig(Section):
     """The one evolving LoRA adapter."""
 
-    r: int = Field(32, ge=1)
+    r: int = Field(64, ge=1)
     """LoRA rank (paper: 8, on a language model; at the embedded backbone's width most of the distance to training all
-    weights is rank)."""
-    lora_alpha: int = Field(64, ge=1)
+    weights is rank, and an anchor gains the more, the higher it is: `peso study gap`)."""
+    lora_alpha: int = Field(128, ge=1)
     """LoRA scale numerator; the update is (lora_alpha / r) B A (paper: 16)."""
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the adapter's input (paper: 0.05)."""

@@ -41,14 +41,14 @@ def plan_gap(config: RunConfig, dataset: Dataset) -> Plan:
         for method in METHODS
     ]
     names = [arm.name for arm in arms]
-    arms.append(method_arm(ALL_WEIGHTS))
+    arms.append(method_arm(ALL_WEIGHTS, adapter=adapter_of_rank(config, half)))
     base = names[0]
     pairs = [Pair(name, base, f"against {base}") for name in [*names[1:], ALL_WEIGHTS]]
     pairs += [Pair(name, ALL_WEIGHTS, "against all weights") for name in names]
     pairs += [Pair(_name("peso", rank), _name(REFERENCE, rank), "anchor at equal rank") for rank in {half, whole}]
     notes = [
         "An adapter of another rank has a base of its own: the same backbone, another first adapter. "
-        f"{ALL_WEIGHTS} has a rate of its own ({config.full.learning_rate:g}).",
+        f"{ALL_WEIGHTS} starts from that of rank {half} and has a rate of its own ({config.full.learning_rate:g}).",
         f"The share of the distance is (arm - {base}) / ({ALL_WEIGHTS} - {base}), of the means of each seed.",
     ]
     return Plan(arms, pairs, notes=notes)

@@ -16,8 +16,8 @@ Pull = Callable[[dict[str, float]], None]
 """Moves the parameters after optimizer steps, given the sum of each part's learning rates at them."""
 
 STEPS_PER_PULL = 4
-PULLS_PER_LOG = 2
-"""The pull's share is measured at every second pull: doing so takes as long as the pull."""
+PULLS_PER_LOG = 8
+"""The pull's share is measured at every eighth pull: doing so takes as long as the pull."""
 
 
 class PulledSteps:

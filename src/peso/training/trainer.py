@@ -36,7 +36,7 @@ AddPenalty = Callable[[], None]
 """Adds the gradient of a penalty at the current parameters to one part's gradient."""
 
 STEPS_PER_LOG = STEPS_PER_PULL * PULLS_PER_LOG
-"""A penalty's share is measured at every eighth step, as a pull's is: doing so costs as much as a cheap penalty."""
+"""A penalty's share is measured at every 32nd step, as a pull's is: doing so costs as much as a cheap penalty."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class EpochRecord:
         valid_loss: mean -log p(item) over validation targets after the epoch, nats; without the penalty.
         gradient_ratio: mean over steps of what the proximal term does over what the cross-entropy does: of a penalty
             |its gradient| / |gradient of the cross-entropy| on the penalised parameters, of a pull |its move| / |the
-            optimizer's move since the pull before| on all; at every eighth step, None without either.
+            optimizer's move since the pull before| on all; at every 32nd step, None without either.
         seconds: training time, validation included.
     """
 

@@ -1,6 +1,7 @@
 """What PESO's pull, or its term in the loss, adds to a step: on Llama-3.2-1B's shape and on the embedded backbone."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -70,9 +71,7 @@ def _share(parts: dict[str, FlatParameters], step: Step, turns: int, steps: int)
         for name, towards_anchor in pulls.items():
             towards_anchor(parts[name].groups(parts[name].data.detach()), rates[name])
 
-    def add_distance() -> None:
-        distance.add_gradient(lora.groups(lora.data.detach()), lora.groups(lora.gradient))
-
+    add_distance = partial(distance.add_gradient, lora.groups(lora.data.detach()), lora.groups(lora.gradient))
     calls = count()
 
     def add_term() -> None:

@@ -17,6 +17,28 @@ from peso.semantic_ids.catalogue import build_semantic_ids
 from peso.types import TemplateName
 
 LEVEL_SIZES = (4, 5, 6)
+TINY_BACKBONE = """
+[backbone]
+hidden_size = 16
+num_layers = 1
+num_heads = 2
+intermediate_size = 32
+epochs = 1
+"""
+"""A section of a configuration file."""
+TINY_CONFIG = (
+    TINY_BACKBONE
+    + """
+[adapter]
+r = 2
+lora_alpha = 4
+[training]
+epochs = 2
+[decoding]
+beam_width = 10
+"""
+)
+"""A configuration file of runs that take seconds."""
 
 
 def tiny_dataset(num_users: int = 12, num_items: int = 40, num_blocks: int = 3, seed: int = 0) -> Dataset:

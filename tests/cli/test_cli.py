@@ -9,19 +9,17 @@ from pathlib import Path
 import pytest
 
 from commands import assert_one_sentence, output_of, peso
+from worlds import TINY_BACKBONE
 
-CONFIG = """
-[backbone]
-hidden_size = 16
-num_layers = 1
-num_heads = 2
-intermediate_size = 32
-epochs = 1
+CONFIG = (
+    TINY_BACKBONE
+    + """
 [training]
 epochs = 1
 [decoding]
 beam_width = 10
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +125,7 @@ def test_wrong_workspaces(workspace: Path, tmp_path: Path) -> None:
 
 def test_wrong_studies(workspace: Path, tmp_path: Path) -> None:
     study = ("study", "-w", workspace, "--results", tmp_path / "results")
-    assert_one_sentence(peso(*study, "table9"), "no study 'table9'", "table1, table2", "capacity, drift")
+    assert_one_sentence(peso(*study, "table9"), "no study 'table9'", "table1, table2", "capacity, gap, drift")
     assert_one_sentence(peso(*study, "table2", "--seeds", "0"), "--seeds 0", "at least one seed")
     assert_one_sentence(peso(*study, "table2", "--config", tmp_path / "no.toml"), "no.toml does not exist")
     (tmp_path / "file").write_text("")

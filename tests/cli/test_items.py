@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from commands import assert_one_sentence, output_of, peso
+from worlds import TINY_BACKBONE
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +27,13 @@ def test_encode_and_report(workspace: Path) -> None:
     assert done.stdout.splitlines()[3].split()[3] == "150"  # prefixes of the last level
 
 
-CONFIG = """
-[backbone]
-hidden_size = 16
-num_layers = 1
-num_heads = 2
-intermediate_size = 32
-epochs = 1
+CONFIG = (
+    TINY_BACKBONE
+    + """
 [training]
 epochs = 1
 """
+)
 
 
 def test_added_items_are_recommended(tmp_path: Path) -> None:

@@ -30,7 +30,9 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="fused ker
 
 def states_and_gradients(folder: Path, kernels: Kernels) -> list[Tensor]:
     model = make_ready(load_weights(folder), kernels=kernels)
-    adapted = attach_adapter(model, AdapterConfig(r=4, target_modules=("all-linear",)), range(5, 25), seed=0).train()
+    adapted = attach_adapter(
+        model, AdapterConfig(r=4, lora_alpha=8, target_modules=("all-linear",)), range(5, 25), seed=0
+    ).train()
     generator = torch.Generator().manual_seed(0)
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:

@@ -59,7 +59,9 @@ def test_a_linear_layer_of_another_kind_goes_the_way_of_its_library(tmp_path: Pa
     for layer in body_of(model).layers:  # type: ignore[union-attr]
         layer.self_attn.q_proj.__class__ = Halved
         layer.mlp.down_proj.__class__ = Halved
-    adapted = attach_adapter(model, AdapterConfig(r=4, target_modules=("all-linear",)), range(5, 25), seed=0)
+    adapted = attach_adapter(
+        model, AdapterConfig(r=4, lora_alpha=8, target_modules=("all-linear",)), range(5, 25), seed=0
+    )
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(len(name)))

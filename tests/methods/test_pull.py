@@ -118,7 +118,9 @@ def optimizer_of(values: torch.Tensor) -> tuple[FlatParameters, FlatOptimizer]:
 
 
 def test_the_pull_comes_after_four_steps_and_at_the_end() -> None:
-    """Ten steps: after the fourth, the eighth and the last, each with the rates since the one before."""
+    """34 steps: after every fourth and the last, each with the rates since the one before; the first and the ninth
+    pull are measured.
+    """
     part, optimizer = optimizer_of(torch.zeros(2, 8))
     part.gradient.fill_(1.0)
     rates = [optimizer.rates()["lora"]]
@@ -130,16 +132,16 @@ def test_the_pull_comes_after_four_steps_and_at_the_end() -> None:
 
     pulled = PulledSteps(optimizer, halve)
     ratios = []
-    for number in range(1, 11):
-        ratios.append(pulled.step(is_last=number == 10))
+    for number in range(1, 35):
+        ratios.append(pulled.step(is_last=number == 34))
         rates.append(optimizer.rates()["lora"])
-    wanted = [sum(rates[:4]), sum(rates[4:8]), sum(rates[8:10])]
-    assert given == pytest.approx(wanted)
+    moved = [sum(rates[start : min(start + 4, 34)]) for start in range(0, 34, 4)]
+    assert given == pytest.approx(moved)
     measured = {number: float(ratio) for number, ratio in enumerate(ratios, start=1) if ratio is not None}
-    first = sum(rates[:4])
-    second = (first / 2 + sum(rates[4:8])) / 2
-    last = second + sum(rates[8:10])
-    assert measured == pytest.approx({4: 0.5, 10: last / 2 / sum(rates[8:10])}, rel=1e-4)
+    place = 0.0
+    for way in moved[:-1]:
+        place = (place + way) / 2
+    assert measured == pytest.approx({4: 0.5, 34: (place + moved[-1]) / 2 / moved[-1]}, rel=1e-4)
 
 
 def test_one_pull_for_four_steps_is_four_pulls() -> None:

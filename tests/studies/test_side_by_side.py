@@ -11,27 +11,9 @@ import pytest
 
 from peso.config import make_config
 from peso.errors import ConfigError, WorkspaceError
-from peso.studies.plan import Arm
 from peso.studies.registry import run_study
-from peso.studies.running import _spread_over_bases
-from peso.studies.side_by_side import Job, run_side_by_side
-from worlds import fill_workspace, tiny_dataset
-
-CONFIG = """
-[backbone]
-hidden_size = 16
-num_layers = 1
-num_heads = 2
-intermediate_size = 32
-epochs = 1
-[adapter]
-r = 2
-lora_alpha = 4
-[training]
-epochs = 1
-[decoding]
-beam_width = 10
-"""
+from peso.studies.side_by_side import Job, run_side_by_side, spread_over_bases
+from worlds import TINY_CONFIG, fill_workspace, tiny_dataset
 
 
 def targets(workspace: Path) -> dict[str, pl.DataFrame]:
@@ -40,7 +22,7 @@ def targets(workspace: Path) -> dict[str, pl.DataFrame]:
 
 def fill(folder: Path) -> Path:
     fill_workspace(folder, tiny_dataset(30, 40, 3))
-    (folder / "small.toml").write_text(CONFIG)
+    (folder / "small.toml").write_text(TINY_CONFIG)
     return folder
 
 
@@ -59,7 +41,7 @@ def test_side_by_side_gives_the_results_of_one_after_the_other(
     assert theirs.keys() == ours.keys()
     assert all(ours[run].equals(theirs[run]) for run in ours)
     lines = [one.getMessage() for one in caplog.records]
-    assert any(line.startswith("[peso, seed 1] block_2: epoch 1/1") for line in lines)
+    assert any(line.startswith("[peso, seed 1] block_2: epoch 1/2") for line in lines)
 
 
 def test_an_error_of_a_run_is_the_study_s(tmp_path: Path) -> None:
@@ -86,6 +68,10 @@ def test_a_killed_process_is_told_of(tmp_path: Path) -> None:
 
 
 def test_runs_that_share_a_base_do_not_begin_together() -> None:
-    arms = [Arm(f"{world}: {method}", {}, world) for world in "ab" for method in ("frozen", "peso")]
-    order = [(arms * 2)[place].name for place in _spread_over_bases(arms * 2)]
-    assert order == ["a: frozen", "b: frozen"] * 2 + ["a: peso", "b: peso"] * 2
+    jobs = [
+        Job(f"{world} {method} {seed}", Path(world), make_config(None, {"seed": seed}))
+        for seed in (0, 1) for world in "ab" for method in ("frozen", "peso")
+    ]  # fmt: skip
+    order = [job.name for job in spread_over_bases(jobs)]
+    assert order[:4] == ["a frozen 0", "b frozen 0", "a frozen 1", "b frozen 1"]
+    assert order[4:] == ["a peso 0", "b peso 0", "a peso 1", "b peso 1"]

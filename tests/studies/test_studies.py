@@ -27,23 +27,8 @@ from peso.studies.model_matrix import gains, matrix_of, targets_of_every_model
 from peso.studies.plan import Pair, Plan
 from peso.studies.registry import run_study
 from peso.studies.running import Outcome
-from worlds import fill_workspace, tiny_dataset
+from worlds import TINY_CONFIG, fill_workspace, tiny_dataset
 
-CONFIG = """
-[backbone]
-hidden_size = 16
-num_layers = 1
-num_heads = 2
-intermediate_size = 32
-epochs = 1
-[adapter]
-r = 2
-lora_alpha = 4
-[training]
-epochs = 2
-[decoding]
-beam_width = 10
-"""
 SEEDS = 2
 
 
@@ -51,7 +36,7 @@ SEEDS = 2
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     fill_workspace(folder, tiny_dataset(30, 40, 3))
-    (folder / "small.toml").write_text(CONFIG)
+    (folder / "small.toml").write_text(TINY_CONFIG)
     return folder
 
 
@@ -70,9 +55,10 @@ def matrix(workspace: Path, table: dict[str, Any]) -> dict[str, Any]:
 
 
 def results_of(workspace: Path, method: str, has_memory: bool = False) -> list[dict[str, Any]]:
-    """The results of a method's runs, by seed."""
+    """The results of a method's runs at the small configuration's rank, by seed."""
     found = [json.loads(path.read_text()) for path in (workspace / "runs").glob(f"{method}-seed*/result.json")]
     found = [result for result in found if result["config"]["memory"]["use"] == has_memory]
+    found = [result for result in found if result["config"]["adapter"]["r"] == 2]
     return sorted(found, key=lambda result: result["seed"])
 
 
@@ -202,8 +188,8 @@ def test_the_gap_is_shared_out_between_one_lora_and_all_weights(workspace: Path,
 
 
 def test_gains_are_differences_target_by_target(workspace: Path, matrix: dict[str, Any]) -> None:
-    (folder,) = (workspace / "runs").glob("single-seed0-*")
-    run = RunRecord(folder, json.loads((folder / "result.json").read_text()))
+    result = results_of(workspace, "single")[0]
+    run = RunRecord(workspace / "runs" / result["run_id"], result)
     targets = targets_of_every_model(workspace, run)
     values = matrix_of(targets, "log_likelihood")
     gained = gains(targets, [(2, 0, 2)])

@@ -113,7 +113,7 @@ def assert_same_adapters(folder: Path, alone: Path) -> None:
 def _facts(folder: Path, sharded: bool, own_tokens: int) -> dict[str, Any]:
     """States, gradients and beams of a model, whole or in shards."""
     model = make_ready(load_weights(folder), awaits_shards=sharded)
-    adapted = attach_adapter(model, AdapterConfig(r=4, target_modules=("all-linear",)), _CODES, seed=0)
+    adapted = attach_adapter(model, AdapterConfig(r=4, lora_alpha=8, target_modules=("all-linear",)), _CODES, seed=0)
     generator = torch.Generator().manual_seed(1)
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
@@ -170,7 +170,7 @@ def test_loaded_weights_stay_in_their_file_until_they_are_cut(tmp_path: Path, fa
     """A process that takes its share of a mapped file never holds the rest in memory of its own."""
     folder = write_language_model(tmp_path / "lm", family)
     model = make_ready(load_weights(folder), awaits_shards=True)
-    attach_adapter(model, AdapterConfig(r=4, target_modules=("all-linear",)), _CODES, seed=0)
+    attach_adapter(model, AdapterConfig(r=4, lora_alpha=8, target_modules=("all-linear",)), _CODES, seed=0)
     lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
     file = str((folder / "model.safetensors").resolve())
     mapped = [tuple(int(end, 16) for end in line[0].split("-")) for line in lines if line[-1] == file]
@@ -187,7 +187,7 @@ def _compare_weights(process: int, folder: Path) -> None:
     names = {name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)}
     is_tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
     assert len(set(names.values())) == len(names) - is_tied
-    attach_adapter(model, AdapterConfig(r=4, target_modules=("all-linear",)), _CODES, seed=0)
+    attach_adapter(model, AdapterConfig(r=4, lora_alpha=8, target_modules=("all-linear",)), _CODES, seed=0)
     shard_frozen(model)
     stored, seen = load_file(folder / "model.safetensors"), set()
     for name, parameter in model.named_parameters():
@@ -211,7 +211,7 @@ def _resident_bytes(folder: Path, results: Any) -> None:
     """In a process of its own, since memory that another test has freed would be used again."""
     before = psutil.Process().memory_info().rss
     model = make_ready(load_weights(folder), awaits_shards=True)
-    attach_adapter(model, AdapterConfig(r=4, target_modules=("all-linear",)), _CODES, seed=0)
+    attach_adapter(model, AdapterConfig(r=4, lora_alpha=8, target_modules=("all-linear",)), _CODES, seed=0)
     results.put(psutil.Process().memory_info().rss - before)
 
 

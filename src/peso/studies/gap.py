@@ -27,17 +27,13 @@ from peso.studies.running import Outcome
 METHODS = (REFERENCE, "peso")
 
 
-def ranks(config: RunConfig) -> tuple[int, int]:
-    """Half the rank of the base configuration, and that rank."""
-    return max(1, config.adapter.r // 2), config.adapter.r
-
-
 def plan_gap(config: RunConfig, dataset: Dataset) -> Plan:
-    """Single evolving LoRA and PESO at two ranks, and all weights."""
-    half, whole = ranks(config)
+    """Single evolving LoRA and PESO at half the base configuration's rank and at that rank, and all weights."""
+    half = max(1, config.adapter.r // 2)
+    ranks = list(dict.fromkeys((half, config.adapter.r)))
     arms = [
         Arm(_name(method, rank), method_arm(method, adapter=adapter_of_rank(config, rank)).overrides)
-        for rank in dict.fromkeys((half, whole))
+        for rank in ranks
         for method in METHODS
     ]
     names = [arm.name for arm in arms]
@@ -45,7 +41,7 @@ def plan_gap(config: RunConfig, dataset: Dataset) -> Plan:
     base = names[0]
     pairs = [Pair(name, base, f"against {base}") for name in [*names[1:], ALL_WEIGHTS]]
     pairs += [Pair(name, ALL_WEIGHTS, "against all weights") for name in names]
-    pairs += [Pair(_name("peso", rank), _name(REFERENCE, rank), "anchor at equal rank") for rank in {half, whole}]
+    pairs += [Pair(_name("peso", rank), _name(REFERENCE, rank), "anchor at equal rank") for rank in ranks]
     notes = [
         "An adapter of another rank has a base of its own: the same backbone, another first adapter. "
         f"{ALL_WEIGHTS} starts from that of rank {half} and has a rate of its own ({config.full.learning_rate:g}).",

@@ -1,7 +1,6 @@
 """Runs what a plan still misses, and collects what is there."""
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,8 @@ from peso.data.storage import load_dataset
 from peso.experiments.results import RESULT, RunRecord, Variant
 from peso.files import read_json
 from peso.studies.plan import Arm, Plan
-from peso.studies.side_by_side import Job, run_side_by_side
+from peso.studies.side_by_side import Job, run_in_turn, run_side_by_side
 from peso.studies.worlds import prepare_world
-from peso.training.stream import run_stream
-
-log = logging.getLogger(__name__)
 
 _MEASURED: dict[str, Any] = {"evaluation": {"next_block": "log_likelihood"}}
 """Every study reads the likelihood of the next block and no list there, which would cost twenty times as much."""
@@ -64,13 +60,11 @@ def run_plan(workspace: Path, plan: Plan, num_seeds: int, config_file: Path | No
     configs = [(arm, config_of(arm, seed, config_file)) for seed in range(num_seeds) for arm in plan.arms]
     workspaces = {"": workspace}
     workspaces |= {name: prepare_world(workspace, name, settings) for name, settings in plan.worlds.items()}
-    if num_jobs > 1:
-        jobs = [Job(f"{arm.name}, seed {config.seed}", workspaces[arm.world], config) for arm, config in configs]
-        run_side_by_side([jobs[place] for place in _spread_over_bases([arm for arm, _ in configs])], num_jobs)
+    jobs = [Job(f"{arm.name}, seed {config.seed}", workspaces[arm.world], config) for arm, config in configs]
+    folders = run_in_turn(jobs) if num_jobs == 1 else run_side_by_side(jobs, num_jobs)
     records: dict[str, list[RunRecord]] = {arm.name: [] for arm in plan.arms}
-    for number, (arm, config) in enumerate(configs, start=1):
-        log.info("run %d of %d: %s, seed %d", number, len(configs), arm.name, config.seed)
-        records[arm.name].append(_record(run_stream(workspaces[arm.world], config, resume=True)))
+    for (arm, _), folder in zip(configs, folders, strict=True):
+        records[arm.name].append(_record(folder))
     variants = {name: _variant(name, runs) for name, runs in records.items()}
     if plan.has_rivals:
         dataset, decoding = load_dataset(workspace / "data"), configs[0][1].decoding
@@ -79,23 +73,6 @@ def run_plan(workspace: Path, plan: Plan, num_seeds: int, config_file: Path | No
         rivals = [_record(folder) for folder in run_baselines(dataset, workspace, rules, measured)]
         variants |= {rival.result["method"]: _variant(rival.result["method"], [rival]) for rival in rivals}
     return Outcome(plan, variants, workspaces)
-
-
-def _spread_over_bases(arms: Sequence[Arm]) -> list[int]:
-    """An order in which runs that are side by side seldom wait for the same base: first one of each world and seed.
-
-    Args:
-        arms: those of each seed after another's.
-    """
-    num_before: dict[str, int] = {}
-    ranks = []
-    num_arms = len({arm.name for arm in arms})
-    for place, arm in enumerate(arms):
-        if place % num_arms == 0:
-            num_before = {}
-        ranks.append(num_before.get(arm.world, 0))
-        num_before[arm.world] = ranks[-1] + 1
-    return sorted(range(len(arms)), key=ranks.__getitem__)
 
 
 def _record(folder: Path) -> RunRecord:

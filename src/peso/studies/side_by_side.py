@@ -1,4 +1,4 @@
-"""Runs of a study side by side, each in a process of its own.
+"""Runs of a study, in turn or side by side, each in a process of its own.
 
 A small backbone gains little from a second thread, so two runs with one core each are done sooner than one after the
 other with two. Bases are shared as ever: a run that needs one which another run is training waits for it.
@@ -7,6 +7,7 @@ other with two. Bases are shared as ever: a run that needs one which another run
 import logging
 import multiprocessing
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -42,13 +43,22 @@ class Job:
     config: RunConfig
 
 
+def run_in_turn(jobs: Sequence[Job]) -> list[Path]:
+    """Runs jobs one after the other; otherwise like `run_side_by_side`."""
+    folders = []
+    for number, job in enumerate(jobs, start=1):
+        log.info("run %d of %d: %s", number, len(jobs), job.name)
+        folders.append(run_stream(job.workspace, job.config, resume=True))
+    return folders
+
+
 def run_side_by_side(jobs: Sequence[Job], num_processes: int) -> list[Path]:
     """Runs jobs, some at a time; finished ones are reused, interrupted ones continued.
 
     Each process computes with its share of the machine's cores. After an error no further run begins.
 
     Args:
-        jobs: in the order in which they begin; equal ones are run once.
+        jobs: begun in `spread_over_bases`' order; equal ones are run once.
         num_processes: runs at a time, at least 2.
 
     Returns:
@@ -58,7 +68,7 @@ def run_side_by_side(jobs: Sequence[Job], num_processes: int) -> list[Path]:
         PesoError: the data, a configuration or a run is not usable, or a process was killed; what is finished by then
             stays.
     """
-    waiting = list({_key(job): job for job in jobs}.items())[::-1]
+    waiting = list({_key(job): job for job in spread_over_bases(jobs)}.items())[::-1]
     context = multiprocessing.get_context("spawn")
     lines: Queue[logging.LogRecord] = context.Queue()
     threads = max(1, torch.get_num_threads() // num_processes)
@@ -74,6 +84,17 @@ def run_side_by_side(jobs: Sequence[Job], num_processes: int) -> list[Path]:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 folders[running.pop(future)] = _folder_of(future)
     return [folders[_key(job)] for job in jobs]
+
+
+def spread_over_bases(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs in an order in which few that are side by side wait for the same base: first one of each world and seed."""
+    of_base: Counter[tuple[Path, int]] = Counter()
+    ranks = []
+    for job in jobs:
+        base = (job.workspace, job.config.seed)
+        ranks.append(of_base[base])
+        of_base[base] += 1
+    return [jobs[place] for place in sorted(range(len(jobs)), key=ranks.__getitem__)]
 
 
 def _key(job: Job) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from peso.lm.merging import merge_adapter
 from peso.lm.parameters import FlatParameters
 from peso.lm.past_adapters import freeze_past
 from peso.methods.base import BlockView, ContinualMethod, Part
-from peso.methods.penalty import Penalty
 from peso.methods.pull import Pull
 from peso.training.base import (
     BACKBONE,
@@ -39,7 +39,7 @@ from peso.training.base import (
 from peso.training.block_view import RunView
 from peso.training.materials import Materials, Reader
 from peso.training.strength_search import StrengthTrial, train_with_best_strength
-from peso.training.trainer import Stage, tokens_of_a_pass, train_stage
+from peso.training.trainer import AddPenalty, Stage, tokens_of_a_pass, train_stage
 
 UPDATE_FILE = "update.json"
 
@@ -100,18 +100,16 @@ def update_stage(
         name: of the stage.
     """
     config, training = materials.config, materials.config.training
-    distance: Penalty | None = None
+    add_penalty: AddPenalty | None = None
     pulls: Mapping[Part, Pull] = {}
     if LORA in parts:
         held: tuple[Part, ...] = (LORA, TOKEN_ROWS)
         anchors = {part: parts[part].groups(parts[part].snapshot()) for part in held}
         lora = parts[LORA]
-        distance = method.penalty(anchors[LORA], view)
+        penalty = method.penalty(anchors[LORA], view)
+        if penalty is not None:
+            add_penalty = partial(penalty.add_gradient, lora.groups(lora.data.detach()), lora.groups(lora.gradient))
         pulls = method.pulls(anchors, view)
-
-    def add_penalty() -> None:
-        assert distance is not None, "a stage without a penalty adds none"
-        distance.add_gradient(lora.groups(lora.data.detach()), lora.groups(lora.gradient))
 
     def pull(rates: dict[str, float]) -> None:
         for part, towards_anchor in pulls.items():
@@ -134,7 +132,7 @@ def update_stage(
         training=training,
         seed=config.seed,
         penalised_part=LORA,
-        add_penalty=None if distance is None else add_penalty,
+        add_penalty=add_penalty,
         pull=pull if pulls else None,
         tokens_of_a_pass=tokens_of_a_pass(reader.model, training),
     )

@@ -1,15 +1,48 @@
-"""The command line as tests call it."""
+"""The command line as tests call it: each call is a process of its own, born with the libraries imported.
+
+Importing torch, transformers and peft takes longer than most commands do: a server that has imported them, and done
+nothing else, forks a process for each call.
+"""
 
 import json
+import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+_SECONDS = 300
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["peso.studies.registry"])
 
 
 def peso(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "peso", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    words = ["peso", *map(str, arguments)]
+    with TemporaryDirectory() as folder:
+        paths = [Path(folder, name) for name in ("stdout", "stderr")]
+        process = _SERVER.Process(target=_main, args=(words, paths, dict(os.environ), Path.cwd()))
+        process.start()
+        process.join(_SECONDS)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(words, _SECONDS)
+        return subprocess.CompletedProcess(words, process.exitcode, *(path.read_text() for path in paths))
+
+
+def _main(words: list[str], paths: list[Path], environment: dict[str, str], folder: Path) -> None:
+    for descriptor, path in enumerate(paths, start=1):
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), descriptor)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = words
+
+    from peso.cli.main import main
+
+    main()
 
 
 def output_of(*arguments: str | Path) -> Any:

@@ -60,11 +60,23 @@ def test_the_main_job(workspace: Path, run_id: str) -> None:
     assert run_id in peso("runs", "--workspace", workspace).stdout
 
 
+MODEL_LIBRARIES = {"torch", "transformers", "matplotlib"}
+
+
+def peso_without(libraries: set[str], *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """A command that must end before it imports a slow library."""
+    code = f"import sys; sys.argv = {['peso', *map(str, words)]}\nfrom peso.cli.main import main\n"
+    code += f"try: main()\nfinally: assert not {libraries} & set(sys.modules), 'slow import'"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_what_is_wrong_with_a_workspace_is_said_at_once(tmp_path: Path) -> None:
+    for words in (["run"], ["study", "table2"], ["recommend", "--user", "u"], ["report"]):
+        assert_one_sentence(peso_without(MODEL_LIBRARIES, *words, "-w", tmp_path), "holds no data")
+
+
 def test_help_loads_no_model_library() -> None:
-    code = "import sys; sys.argv = ['peso', '--help']\nfrom peso.cli.main import main\n"
-    code += "try: main()\nexcept SystemExit: pass\n"
-    code += "assert not {'torch', 'transformers', 'polars', 'matplotlib'} & set(sys.modules), 'slow import'"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = peso_without(MODEL_LIBRARIES | {"polars"}, "--help")
     assert done.returncode == 0, done.stderr
     for command in (
         "import",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from peso.cli.options import JsonOption, WorkspaceOption, print_json, show_progress
+from peso.cli.options import FilledWorkspaceOption, JsonOption, print_json, show_progress
 
 RESULTS = Path("docs/results/studies")
 
@@ -19,7 +19,7 @@ def _bench() -> None:
 
 @app.command()
 def proximal(
-    workspace: WorkspaceOption,
+    workspace: FilledWorkspaceOption,
     width: Annotated[
         list[int] | None,
         typer.Option(help="Widths of the embedded backbone.  [default: the configuration's, and half]"),

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from peso.cli.options import JsonOption, WorkspaceOption, print_json, show_progress
+from peso.cli.options import FilledWorkspaceOption, JsonOption, print_json, show_progress
 from peso.types import ExportFormat
 
 
 def export(
-    workspace: WorkspaceOption,
+    workspace: FilledWorkspaceOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.", show_default=False)],
     form: Annotated[
         ExportFormat,

@@ -12,9 +12,18 @@ import typer
 if TYPE_CHECKING:
     import polars as pl
 
-WorkspaceOption = Annotated[
-    Path, typer.Option("--workspace", "-w", help="Folder that holds data, bases, runs and report.", show_default=False)
-]
+
+def _with_data(workspace: Path) -> Path:
+    """Refuses an empty workspace before a command imports the model libraries, which takes seconds."""
+    from peso.data.storage import require_dataset
+
+    require_dataset(workspace / "data")
+    return workspace
+
+
+_WORKSPACE: dict[str, Any] = {"help": "Folder that holds data, bases, runs and report.", "show_default": False}
+WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", **_WORKSPACE)]
+FilledWorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", callback=_with_data, **_WORKSPACE)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 
 NewItemShareOption = Annotated[

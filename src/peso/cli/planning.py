@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from peso.cli.options import JsonOption, WorkspaceOption, print_json, print_table, show_progress
+from peso.cli.options import FilledWorkspaceOption, JsonOption, print_json, print_table, show_progress
 
 GIB = 2**30
 
 
 def plan(
-    workspace: WorkspaceOption,
+    workspace: FilledWorkspaceOption,
     backbone: Annotated[
         str | None, typer.Option(help="Folder or hub name of the language model.  [default: that of --config]")
     ] = None,

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from peso.cli.options import (
+    FilledWorkspaceOption,
     JsonOption,
     NewItemShareOption,
     NewSinceOption,
-    WorkspaceOption,
     places_for_new,
     print_json,
     show_progress,
@@ -17,7 +17,7 @@ from peso.cli.options import (
 
 
 def recommend(
-    workspace: WorkspaceOption,
+    workspace: FilledWorkspaceOption,
     user: Annotated[str | None, typer.Option("--user", "-u", help="User id as in the data.")] = None,
     everyone: Annotated[bool, typer.Option("--all", help="All users: a folder of Parquet tables.")] = False,
     num_items: Annotated[int, typer.Option("-k", help="Length of the list.", min=1)] = 10,

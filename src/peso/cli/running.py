@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from peso.cli.options import JsonOption, WorkspaceOption, print_json, print_table, show_progress
+from peso.cli.options import FilledWorkspaceOption, JsonOption, WorkspaceOption, print_json, print_table, show_progress
 
 
 def run(
-    workspace: WorkspaceOption,
+    workspace: FilledWorkspaceOption,
     method: Annotated[
         str | None,
         typer.Option(help="Continual method, such as frozen, single or peso; a wrong name lists all.  [default: peso]"),
@@ -82,7 +82,7 @@ def print_result(folder: Path, json: bool) -> None:
 
 
 def go_on(
-    workspace: WorkspaceOption,
+    workspace: FilledWorkspaceOption,
     older: Annotated[Path, typer.Option("--from", help="Workspace of the run to go on with.", show_default=False)],
     run: Annotated[str | None, typer.Option(help="Run id (see `peso runs`).  [default: the newest]")] = None,
     json: JsonOption = False,
@@ -115,7 +115,7 @@ def runs(workspace: WorkspaceOption, json: JsonOption = False) -> None:
 
 
 def baselines(
-    workspace: WorkspaceOption,
+    workspace: FilledWorkspaceOption,
     catalogue: Annotated[str, typer.Option(help="Items that may be named: known or all.")] = "known",
     repeats: Annotated[
         str, typer.Option(help="Naming what the user already took: auto, allowed or excluded.")
@@ -152,7 +152,7 @@ def baselines(
         print_table(table.filter(table["run_id"].is_in(names)))
 
 
-def report(workspace: WorkspaceOption, json: JsonOption = False) -> None:
+def report(workspace: FilledWorkspaceOption, json: JsonOption = False) -> None:
     """Write report.html: figures, comparisons and example users of all runs of a workspace."""
     from peso.baselines.run import run_baselines
     from peso.data.list_rules import ListRules

@@ -46,14 +46,23 @@ def save_dataset(dataset: Dataset, folder: Path) -> None:
     write_json(folder / _FACTS, facts)
 
 
+def require_dataset(folder: Path) -> None:
+    """Checks that something was saved, and reads nothing.
+
+    Raises:
+        WorkspaceError: there is no data set.
+    """
+    if not (folder / _FACTS).exists():
+        raise WorkspaceError(f"workspace {folder.parent} holds no data; run `peso import` or `peso simulate` first.")
+
+
 def load_dataset(folder: Path) -> Dataset:
     """Reads what `save_dataset` wrote.
 
     Raises:
         WorkspaceError: there is no data set, or it is not what was written.
     """
-    if not (folder / _FACTS).exists():
-        raise WorkspaceError(f"workspace {folder.parent} holds no data; run `peso import` or `peso simulate` first.")
+    require_dataset(folder)
     facts = read_facts(folder / _FACTS, "facts of the data set", {"num_blocks": int, "source": str, "fingerprint": str})
     events, users, items = (read_table(folder / f"{name}.parquet", schema) for name, schema in _TABLES.items())
     damaged = WorkspaceError(f"the data set in {folder} is damaged (wrong fingerprint); import it again.")

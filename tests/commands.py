@@ -1,11 +1,6 @@
-"""The command line as tests call it: each call is a process of its own, born with the libraries imported.
-
-Importing torch, transformers and peft takes longer than most commands do: a server that has imported them, and done
-nothing else, forks a process for each call.
-"""
+"""The command line as tests call it: each call is a process of its own."""
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -13,16 +8,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from processes import SERVER
+
 _SECONDS = 300
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["peso.studies.registry"])
 
 
 def peso(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     words = ["peso", *map(str, arguments)]
     with TemporaryDirectory() as folder:
         paths = [Path(folder, name) for name in ("stdout", "stderr")]
-        process = _SERVER.Process(target=_main, args=(words, paths, dict(os.environ), Path.cwd()))
+        process = SERVER.Process(target=_main, args=(words, paths, dict(os.environ), Path.cwd()))
         process.start()
         process.join(_SECONDS)
         if process.exitcode is None:

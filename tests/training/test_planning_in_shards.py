@@ -12,7 +12,6 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from torch.multiprocessing.spawn import spawn
 
 from language_models import write_language_model
 from peso.config import RunConfig, make_config
@@ -25,6 +24,7 @@ from peso.training.materials import load_materials
 from peso.training.planning import plan_run
 from peso.training.stream import run_stream
 from peso.training.update import run_update
+from processes import run_two
 from streams import config, fill
 
 DEEP = {"hidden_size": 256, "num_hidden_layers": 4, "intermediate_size": 1024}
@@ -117,7 +117,7 @@ def test_memory_is_that_of_two_real_processes(tmp_path: Path, case: str) -> None
     workspace = fill(tmp_path / "world", num_users=20)
     adapters = run_stream(workspace, config_of(source, "none", **training)) / "adapters"
     chosen = config_of(source, sharding, **training)
-    spawn(_measure, (workspace, adapters, chosen.model_dump(mode="json"), tmp_path), nprocs=2)
+    run_two(_measure, workspace, adapters, chosen.model_dump(mode="json"), tmp_path)
     plan = plan_run(load_materials(workspace, chosen), None, 1.0, num_processes=2)
     facts = [json.loads((tmp_path / f"{process}.json").read_text()) for process in range(2)]
     assert plan.stages[-1].weights_bytes == pytest.approx(max(max(fact["held"]) for fact in facts), rel=0.02)

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import time
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.multiprocessing.spawn import spawn
 
 from language_models import write_language_model
 from peso.config import AdapterConfig, RunConfig, make_config
@@ -31,6 +29,7 @@ from peso.training.materials import load_materials
 from peso.training.processes import own_passes
 from peso.training.recommending import recommend_for_user
 from peso.training.stream import run_stream
+from processes import SERVER, run_two
 from runs import assert_same_numbers
 from streams import config, fill
 from torchruns import start
@@ -161,7 +160,7 @@ def _compare(process: int, folder: Path) -> None:
 @pytest.mark.parametrize("family", ["llama", "smollm", "gemma", "gpt2"])
 def test_each_process_keeps_half_and_computes_the_same(tmp_path: Path, family: str) -> None:
     folder = write_language_model(tmp_path / "lm", family)
-    spawn(_compare, (folder,), nprocs=2)
+    run_two(_compare, folder)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped")
@@ -204,7 +203,7 @@ def _compare_weights(process: int, folder: Path) -> None:
 def test_shards_are_those_of_the_file_bit_for_bit(tmp_path: Path, family: str) -> None:
     """Untied and tied."""
     folder = write_language_model(tmp_path / "lm", family)
-    spawn(_compare_weights, (folder,), nprocs=2)
+    run_two(_compare_weights, folder)
 
 
 def _resident_bytes(folder: Path, results: Any) -> None:
@@ -218,9 +217,8 @@ def _resident_bytes(folder: Path, results: Any) -> None:
 def test_what_awaits_shards_stays_in_its_file(tmp_path: Path) -> None:
     wide = {"hidden_size": 512, "num_hidden_layers": 6, "intermediate_size": 2048}
     folder = write_language_model(tmp_path / "lm", "llama", shape=wide)
-    context = get_context("spawn")
-    results = context.Queue()
-    process = context.Process(target=_resident_bytes, args=(folder, results))
+    results = SERVER.Queue()
+    process = SERVER.Process(target=_resident_bytes, args=(folder, results))
     process.start()
     resident = results.get(timeout=120)
     process.join()

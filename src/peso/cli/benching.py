@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from peso.cli.options import FilledWorkspaceOption, JsonOption, print_json, show_progress
+from peso.cli.options import JsonOption, WorkspaceOption, print_json, require_data, show_progress
 
 RESULTS = Path("docs/results/studies")
 
@@ -19,7 +19,7 @@ def _bench() -> None:
 
 @app.command()
 def proximal(
-    workspace: FilledWorkspaceOption,
+    workspace: WorkspaceOption,
     width: Annotated[
         list[int] | None,
         typer.Option(help="Widths of the embedded backbone.  [default: the configuration's, and half]"),
@@ -43,6 +43,7 @@ def proximal(
     is_embedded = base.backbone.source == "embedded"
     if width and not is_embedded:
         raise ConfigError(f"--width {width[0]} is for the embedded backbone; {base.backbone.source!r} has its own.")
+    require_data(workspace)
     show_progress()
 
     from peso.studies.activity import measure_activity

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from peso.cli.options import FilledWorkspaceOption, JsonOption, print_json, show_progress
+from peso.cli.options import JsonOption, WorkspaceOption, print_json, require_data, show_progress
 from peso.types import ExportFormat
 
 
 def export(
-    workspace: FilledWorkspaceOption,
+    workspace: WorkspaceOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.", show_default=False)],
     form: Annotated[
         ExportFormat,
@@ -23,6 +23,7 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write a version of a run for PEFT, plain transformers or vLLM."""
+    require_data(workspace)
     show_progress(is_silent=True)
 
     from peso.training.exporting import export_version, serving_command

@@ -12,18 +12,9 @@ import typer
 if TYPE_CHECKING:
     import polars as pl
 
-
-def _with_data(workspace: Path) -> Path:
-    """Refuses an empty workspace before a command imports the model libraries, which takes seconds."""
-    from peso.data.storage import require_dataset
-
-    require_dataset(workspace / "data")
-    return workspace
-
-
-_WORKSPACE: dict[str, Any] = {"help": "Folder that holds data, bases, runs and report.", "show_default": False}
-WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", **_WORKSPACE)]
-FilledWorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", callback=_with_data, **_WORKSPACE)]
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", "-w", help="Folder that holds data, bases, runs and report.", show_default=False)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 
 NewItemShareOption = Annotated[
@@ -38,6 +29,13 @@ NewSinceOption = Annotated[
         "--new-since", help="New are items first taken then or later, such as 2024-03-09.", show_default=False
     ),
 ]
+
+
+def require_data(workspace: Path) -> None:
+    """Refuses an empty workspace before a command imports the model libraries, which takes seconds."""
+    from peso.data.storage import require_dataset
+
+    require_dataset(workspace / "data")
 
 
 def places_for_new(share: float | None, since: str | None) -> dict[str, Any]:

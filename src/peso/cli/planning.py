@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from peso.cli.options import FilledWorkspaceOption, JsonOption, print_json, print_table, show_progress
+from peso.cli.options import JsonOption, WorkspaceOption, print_json, print_table, require_data, show_progress
 
 GIB = 2**30
 
 
 def plan(
-    workspace: FilledWorkspaceOption,
+    workspace: WorkspaceOption,
     backbone: Annotated[
         str | None, typer.Option(help="Folder or hub name of the language model.  [default: that of --config]")
     ] = None,
@@ -36,6 +36,7 @@ def plan(
 
     overrides: dict[str, Any] = {"backbone": {"source": backbone}} if backbone is not None else {}
     chosen = make_config(config, overrides)
+    require_data(workspace)
     show_progress(is_silent=True)
 
     from peso.training.materials import load_materials

@@ -6,18 +6,19 @@ from typing import Annotated, Any
 import typer
 
 from peso.cli.options import (
-    FilledWorkspaceOption,
     JsonOption,
     NewItemShareOption,
     NewSinceOption,
+    WorkspaceOption,
     places_for_new,
     print_json,
+    require_data,
     show_progress,
 )
 
 
 def recommend(
-    workspace: FilledWorkspaceOption,
+    workspace: WorkspaceOption,
     user: Annotated[str | None, typer.Option("--user", "-u", help="User id as in the data.")] = None,
     everyone: Annotated[bool, typer.Option("--all", help="All users: a folder of Parquet tables.")] = False,
     num_items: Annotated[int, typer.Option("-k", help="Length of the list.", min=1)] = 10,
@@ -41,6 +42,7 @@ def recommend(
         return
     if output is not None:
         raise ConfigError(f"--output {output} is for --all; the list of one user is printed.")
+    require_data(workspace)
     show_progress(is_silent=True)
 
     from peso.training.recommending import recommend_for_user

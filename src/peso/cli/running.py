@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from peso.cli.options import FilledWorkspaceOption, JsonOption, WorkspaceOption, print_json, print_table, show_progress
+from peso.cli.options import JsonOption, WorkspaceOption, print_json, print_table, require_data, show_progress
 
 
 def run(
-    workspace: FilledWorkspaceOption,
+    workspace: WorkspaceOption,
     method: Annotated[
         str | None,
         typer.Option(help="Continual method, such as frozen, single or peso; a wrong name lists all.  [default: peso]"),
@@ -50,6 +50,7 @@ def run(
     overrides["memory"] = {"use": memory}
     overrides["decoding"] = {"catalogue": catalogue, "repeats": repeats}
     chosen = make_config(config, _without_none(overrides))
+    require_data(workspace)
 
     from peso.training.processes import is_first, join_processes, leave_processes
     from peso.training.stream import run_stream
@@ -82,12 +83,13 @@ def print_result(folder: Path, json: bool) -> None:
 
 
 def go_on(
-    workspace: FilledWorkspaceOption,
+    workspace: WorkspaceOption,
     older: Annotated[Path, typer.Option("--from", help="Workspace of the run to go on with.", show_default=False)],
     run: Annotated[str | None, typer.Option(help="Run id (see `peso runs`).  [default: the newest]")] = None,
     json: JsonOption = False,
 ) -> None:
     """Take over what a run of an older import has learned: its blocks as block 0, its codes, its model as the base."""
+    require_data(workspace)
     show_progress()
 
     from peso.training.continuing import continue_run
@@ -115,7 +117,7 @@ def runs(workspace: WorkspaceOption, json: JsonOption = False) -> None:
 
 
 def baselines(
-    workspace: FilledWorkspaceOption,
+    workspace: WorkspaceOption,
     catalogue: Annotated[str, typer.Option(help="Items that may be named: known or all.")] = "known",
     repeats: Annotated[
         str, typer.Option(help="Naming what the user already took: auto, allowed or excluded.")
@@ -152,8 +154,10 @@ def baselines(
         print_table(table.filter(table["run_id"].is_in(names)))
 
 
-def report(workspace: FilledWorkspaceOption, json: JsonOption = False) -> None:
+def report(workspace: WorkspaceOption, json: JsonOption = False) -> None:
     """Write report.html: figures, comparisons and example users of all runs of a workspace."""
+    require_data(workspace)
+
     from peso.baselines.run import run_baselines
     from peso.data.list_rules import ListRules
     from peso.data.storage import load_dataset

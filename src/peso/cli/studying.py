@@ -5,7 +5,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from peso.cli.options import FilledWorkspaceOption, JsonOption, print_json, show_progress
+from peso.cli.options import JsonOption, WorkspaceOption, print_json, require_data, show_progress
 from peso.types import StudyName
 
 RESULTS = Path("docs/results/studies")
@@ -13,7 +13,7 @@ RESULTS = Path("docs/results/studies")
 
 def study(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(get_args(StudyName))}.", show_default=False)],
-    workspace: FilledWorkspaceOption,
+    workspace: WorkspaceOption,
     seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ... of every configuration; at least 1.")] = 3,
     results: Annotated[
         Path | None,
@@ -29,6 +29,7 @@ def study(
     from peso.studies.request import check_request
 
     check_request(name, seeds, jobs)
+    require_data(workspace)
     show_progress()
 
     from peso.studies.registry import run_study

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from peso.training.materials import load_materials
 from peso.training.processes import own_passes
 from peso.training.recommending import recommend_for_user
 from peso.training.stream import run_stream
-from processes import SERVER, run_two
+from processes import run_two
 from runs import assert_same_numbers
 from streams import config, fill
 from torchruns import start
@@ -217,8 +218,9 @@ def _resident_bytes(folder: Path, results: Any) -> None:
 def test_what_awaits_shards_stays_in_its_file(tmp_path: Path) -> None:
     wide = {"hidden_size": 512, "num_hidden_layers": 6, "intermediate_size": 2048}
     folder = write_language_model(tmp_path / "lm", "llama", shape=wide)
-    results = SERVER.Queue()
-    process = SERVER.Process(target=_resident_bytes, args=(folder, results))
+    context = get_context("spawn")  # a process whose memory nothing but the test has touched
+    results = context.Queue()
+    process = context.Process(target=_resident_bytes, args=(folder, results))
     process.start()
     resident = results.get(timeout=120)
     process.join()

@@ -65,11 +65,12 @@ def _share(parts: dict[str, FlatParameters], step: Step, turns: int, steps: int)
         lora.data.add_(torch.randn_like(lora.data), alpha=1e-3)
     distance = normalised_term(anchors[LORA])
     pulls = {name: softmax_pull(anchor, DEFAULT_STRENGTHS["decoupled"]) for name, anchor in anchors.items()}
+    pulled_values = {name: part.groups(part.data.detach()) for name, part in parts.items()}
     optimizer = FlatOptimizer(parts, dict.fromkeys(parts, 1e-4), 0.01, num_steps=1000, warmup_fraction=0.01)
 
     def pull(rates: dict[str, float]) -> None:
         for name, towards_anchor in pulls.items():
-            towards_anchor(parts[name].groups(parts[name].data.detach()), rates[name])
+            towards_anchor(pulled_values[name], rates[name])
 
     add_distance = partial(distance.add_gradient, lora.groups(lora.data.detach()), lora.groups(lora.gradient))
     calls = count()

@@ -1,7 +1,7 @@
 """Runs of a study, in turn or side by side, each in a process of its own.
 
-A small backbone gains little from a second thread, so two runs with one core each are done sooner than one after the
-other with two. Bases are shared as ever: a run that needs one which another run is training waits for it.
+A small backbone gains little from a second thread: side by side, runs of one core each leave less of a machine idle.
+Bases are shared as ever: a run that needs one which another run is training waits for it.
 """
 
 import logging

@@ -110,10 +110,11 @@ def update_stage(
         if penalty is not None:
             add_penalty = partial(penalty.add_gradient, lora.groups(lora.data.detach()), lora.groups(lora.gradient))
         pulls = method.pulls(anchors, view)
+    pulled = {part: parts[part].groups(parts[part].data.detach()) for part in pulls}
 
     def pull(rates: dict[str, float]) -> None:
         for part, towards_anchor in pulls.items():
-            towards_anchor(parts[part].groups(parts[part].data.detach()), rates[part])
+            towards_anchor(pulled[part], rates[part])
 
     rates = {LORA: training.learning_rate, MAGNITUDES: training.learning_rate}
     rates |= {TOKEN_ROWS: training.token_rows_learning_rate, BACKBONE: config.full.learning_rate}

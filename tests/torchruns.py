@@ -1,8 +1,10 @@
 """Runs of two processes."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from peso.config import RunConfig, dump_config
@@ -22,3 +24,21 @@ def start(workspace: Path, config: RunConfig, *flags: str) -> subprocess.Popen[b
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def resume_after_a_kill(workspace: Path, config: RunConfig) -> None:
+    """Kills one of two processes in block 1, which must end the other without a result, and resumes the run."""
+    process = start(workspace, config)
+    deadline = time.monotonic() + 300
+    while not list(workspace.glob("runs/*/checkpoint_block_1.safetensors")):
+        assert process.poll() is None, "the run ended before its first checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+    process.communicate(timeout=200)
+    assert process.returncode != 0
+    assert not list(workspace.glob("runs/*/result.json"))
+    process = start(workspace, config, "--resume")
+    process.communicate(timeout=400)
+    assert process.returncode == 0

@@ -1,9 +1,5 @@
 """Two processes on one run: the numbers of one process, each target once, and a resume after one of them is killed."""
 
-import os
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +9,7 @@ from peso.training.processes import gather_shares, own_share
 from peso.training.stream import run_stream
 from runs import assert_same_run
 from streams import config, fill
-from torchruns import start
+from torchruns import resume_after_a_kill, start
 
 CHOSEN = config(method="peso", evaluation={"next_block": "ranks"})
 
@@ -36,20 +32,7 @@ def test_two_processes_end_with_the_numbers_of_one(tmp_path: Path, alone: Path) 
 
 def test_a_run_resumes_after_one_process_is_killed(tmp_path: Path, alone: Path) -> None:
     workspace = fill(tmp_path / "world")
-    process = start(workspace, CHOSEN)
-    deadline = time.monotonic() + 200
-    while not list(workspace.glob("runs/*/checkpoint_block_1.safetensors")):
-        assert process.poll() is None, "the run ended before its first checkpoint"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
-    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
-    process.communicate(timeout=200)
-    assert process.returncode != 0
-    assert not list(workspace.glob("runs/*/result.json"))
-    process = start(workspace, CHOSEN, "--resume")
-    process.communicate(timeout=300)
-    assert process.returncode == 0
+    resume_after_a_kill(workspace, CHOSEN)
     assert_same_run(workspace / "runs" / alone.name, alone)
 
 

@@ -1,9 +1,5 @@
 """A frozen backbone in shards over two processes: half the bytes in each, and the numbers of one that has it whole."""
 
-import os
-import signal
-import subprocess
-import time
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -33,7 +29,7 @@ from peso.training.stream import run_stream
 from processes import run_two
 from runs import assert_same_numbers
 from streams import config, fill
-from torchruns import start
+from torchruns import resume_after_a_kill, start
 
 _CODES = range(5, 25)
 
@@ -81,20 +77,7 @@ def test_a_sharded_run_resumes_after_one_process_is_killed(tmp_path: Path) -> No
     source = write_language_model(tmp_path / "lm", "llama")
     alone = run_stream(fill(tmp_path / "alone" / "world"), config_of(source, "none"))
     chosen, workspace = config_of(source, "fsdp"), fill(tmp_path / "shared" / "world")
-    process = start(workspace, chosen)
-    deadline = time.monotonic() + 300
-    while not list(workspace.glob("runs/*/checkpoint_block_1.safetensors")):
-        assert process.poll() is None, "the run ended before its first checkpoint"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
-    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
-    process.communicate(timeout=200)
-    assert process.returncode != 0
-    assert not list(workspace.glob("runs/*/result.json"))
-    process = start(workspace, chosen, "--resume")
-    process.communicate(timeout=400)
-    assert process.returncode == 0
+    resume_after_a_kill(workspace, chosen)
     (folder,) = (workspace / "runs").glob("peso-*")
     assert_same_numbers(folder, alone)
     assert_same_adapters(folder, alone)

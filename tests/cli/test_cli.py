@@ -71,7 +71,7 @@ def peso_without(libraries: set[str], *words: str | Path) -> subprocess.Complete
 
 
 def test_what_is_wrong_with_a_workspace_is_said_at_once(tmp_path: Path) -> None:
-    for words in (["run"], ["study", "table2"], ["recommend", "--user", "u"], ["report"]):
+    for words in (["run"], ["study", "table2"], ["recommend", "--user", "u"], ["recommend", "--all"], ["report"]):
         assert_one_sentence(peso_without(MODEL_LIBRARIES, *words, "-w", tmp_path), "holds no data")
 
 

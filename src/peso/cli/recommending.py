@@ -36,13 +36,13 @@ def recommend(
 
     if everyone == (user is not None):
         raise ConfigError("name one user by --user, or all by --all.")
+    if user is not None and output is not None:
+        raise ConfigError(f"--output {output} is for --all; the list of one user is printed.")
+    require_data(workspace)
     decoding = places_for_new(new_item_share, new_since)
     if user is None:
         _recommend_for_all(workspace, num_items, run, output, decoding, json)
         return
-    if output is not None:
-        raise ConfigError(f"--output {output} is for --all; the list of one user is printed.")
-    require_data(workspace)
     show_progress(is_silent=True)
 
     from peso.training.recommending import recommend_for_user

@@ -1,4 +1,4 @@
-"""Runs of a study, in turn or side by side, each in a process of its own.
+"""Runs of a study, in turn, or side by side in processes of their own.
 
 A small backbone gains little from a second thread: side by side, runs of one core each leave less of a machine idle.
 Bases are shared as ever: a run that needs one which another run is training waits for it.

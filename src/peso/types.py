@@ -21,7 +21,7 @@ DecodingNormaliser = Literal["level", "vocabulary", "trie"]
 """Over what a code's softmax runs in decoding; "trie" are the codes that lead on to an item that may be named."""
 
 Precision = Literal["float32", "bfloat16"]
-"""What a training pass computes in; weights, gradients and losses stay float32."""
+"""The numbers that a training pass computes in, or that a version is stored in."""
 
 Quantisation = Literal["none", "nf4"]
 """How the frozen backbone's linear layers are stored: as loaded, or in four bits."""

@@ -66,6 +66,29 @@ def test_saved_adapter_is_read_by_peft_itself(tmp_path: Path) -> None:
     assert (without - ours).abs().max() > 1e-3
 
 
+def test_a_version_in_bfloat16_takes_half_and_is_trained_on_in_float32(tmp_path: Path) -> None:
+    model, tokenizer = tiny_backbone()
+    save_backbone(model, tokenizer, tmp_path / "backbone")
+    tokens = build_vocabulary(tokenizer, tiny_codes(), LEVEL_SIZES).all_token_ids
+    peft_model = attach_adapter(model, AdapterConfig(r=8, lora_alpha=16), tokens, seed=0)
+    disturb(peft_model)
+    for name in ("whole", "half", "again"):
+        (tmp_path / name).mkdir()
+    whole = save_adapter(peft_model, tmp_path / "whole")
+    half = save_adapter(peft_model, tmp_path / "half", "bfloat16")
+    num_trained = sum(parameter.numel() for parameter in peft_model.parameters() if parameter.requires_grad)
+    assert whole - half == pytest.approx(2 * num_trained, rel=0.02)
+    loaded = load_adapter(load_weights(tmp_path / "backbone"), tmp_path / "half", is_trainable=True)
+    now = dict(peft_model.named_parameters())
+    for name, values in loaded.named_parameters():
+        assert values.dtype == torch.float32
+        if values.requires_grad:
+            assert torch.equal(values, now[name].to(torch.bfloat16).float())
+    save_adapter(loaded, tmp_path / "again", "bfloat16")
+    weights = "adapter_model.safetensors"
+    assert (tmp_path / "again" / weights).read_bytes() == (tmp_path / "half" / weights).read_bytes()
+
+
 def test_head_rows_include_what_the_adapter_trains() -> None:
     model, tokens = adapted()
     disturb(model)

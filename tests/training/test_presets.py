@@ -60,7 +60,9 @@ def test_a_preset_runs_in_miniature(workspace: Path, source: Path, name: str) ->
     base, version = read_base(materials, workspace / "bases"), run / "adapters" / "block_2"
     weights = load_file(version / "adapter_model.safetensors")
     rows = [tensor for key, tensor in weights.items() if ".lora_" not in key]
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32 if name == "paper" else torch.bfloat16}
     ours, reader = load_state(materials, base, version)
+    assert {p.dtype for p in ours.parameters() if p.requires_grad} == {torch.float32}
     model = AutoModelForCausalLM.from_pretrained(base.folder / "backbone")
     whole = len(load_tokenizer(base.folder / "backbone"))
     assert {len(tensor) for tensor in rows} == {whole if name == "paper" else sum(materials.semantic_ids.level_sizes)}

@@ -80,6 +80,8 @@ class BackboneConfig(Section):
 class AdapterConfig(Section):
     """The one evolving LoRA adapter."""
 
+    UNNAMED: ClassVar[tuple[str, ...]] = ("stored_precision",)
+
     r: int = Field(64, ge=1)
     """LoRA rank (paper: 8, on a language model; at the embedded backbone's width most of the distance to training all
     weights is rank, and an anchor gains the more, the higher it is: `peso study gap`)."""
@@ -94,6 +96,10 @@ class AdapterConfig(Section):
     token_rows: TrainedRows = "codes"
     """Which rows of embedding and head train along: "codes", those of the semantic-ID tokens; "all", both whole
     matrices, as in the released code (a tied pair is trained as two; about 1 GB per version at 1B parameters)."""
+
+    stored_precision: Precision = "float32"
+    """What a version's file holds: "bfloat16" halves it. Training goes on from the stored numbers, in float32, and they
+    are what is measured and served."""
 
     start: str = "fresh"
     """What v_0 starts from: "fresh" (A random, B zero), or the name of an adapter that `peso import-adapter` put into

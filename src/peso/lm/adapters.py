@@ -25,9 +25,11 @@ from peso.lm.past_adapters import whole_update
 from peso.lm.token_rows import read_rows_in_place
 from peso.lm.whole_tables import copied_parameters, widen_copies
 from peso.seeding import derive_seed
+from peso.types import Precision
 
 _ADAPTER = "default"
 _TOKEN_ROWS = "trainable_tokens_delta"
+_DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 _UNTIED = ".*tie_word_embeddings=True.*"
 
@@ -125,7 +127,7 @@ def _short_name(name: str) -> str:
     return name.replace(f".{_ADAPTER}.weight", "")
 
 
-def save_adapter(model: PeftModel, folder: Path) -> int:
+def save_adapter(model: PeftModel, folder: Path, precision: Precision = "float32") -> int:
     """Writes adapter_config.json and adapter_model.safetensors, readable by `PeftModel.from_pretrained`.
 
     Past adapters under the active one are written with it, as one adapter of the summed rank.
@@ -133,19 +135,20 @@ def save_adapter(model: PeftModel, folder: Path) -> int:
     Args:
         model: what to save.
         folder: an existing directory.
+        precision: of the stored numbers.
 
     Returns:
         Size of the weights file in bytes.
     """
-    whole = whole_update(model)
+    whole, dtype = whole_update(model), _DTYPES[precision]
     state = {
-        name: tensor.detach().to(torch.float32, copy=True).contiguous()
+        name: tensor.detach().to(dtype, copy=True).contiguous()
         for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
     }
     for layer in adapted_layers(model):
         for key, matrix in (("lora_A", whole.a[layer]), ("lora_B", whole.b[layer])):
             stored = next(name for name in state if name.endswith(f"{layer}.{key}.weight"))
-            state[stored] = matrix.to(torch.float32).contiguous()
+            state[stored] = matrix.to(dtype).contiguous()
     weights = folder / "adapter_model.safetensors"
     save_file(state, weights, metadata={"format": "pt"})
     config = copy(model.peft_config[_ADAPTER])
@@ -158,7 +161,7 @@ def save_adapter(model: PeftModel, folder: Path) -> int:
 
 
 def stored_update(folder: Path, rank: int) -> LowRank:
-    """The last adapter of those that `save_adapter` wrote as one: the one that trained.
+    """The last adapter of those that `save_adapter` wrote as one: the one that trained, in float32.
 
     Args:
         folder: of a saved adapter.
@@ -169,19 +172,19 @@ def stored_update(folder: Path, rank: int) -> LowRank:
     for name, tensor in state.items():
         layer, _, kind = _short_name(name).removesuffix(".weight").rpartition(".")
         if kind in matrices:
-            matrices[kind][layer] = tensor
+            matrices[kind][layer] = tensor.float()
     return LowRank(matrices["lora_A"], matrices["lora_B"]).last(rank)
 
 
 def stored_token_rows(folder: Path) -> dict[str, torch.Tensor]:
-    """The rows that `save_adapter` wrote, by the names of `token_row_parameters`."""
+    """The rows that `save_adapter` wrote, in float32, by the names of `token_row_parameters`."""
     found = {}
     for name, tensor in load_file(folder / "adapter_model.safetensors").items():
         short = _short_name(name)
         if short.endswith(f".token_adapter.{_TOKEN_ROWS}"):
-            found[short.removesuffix(f".token_adapter.{_TOKEN_ROWS}") + ".rows"] = tensor
+            found[short.removesuffix(f".token_adapter.{_TOKEN_ROWS}") + ".rows"] = tensor.float()
         elif ".lora_" not in short:
-            found[short.removesuffix(".weight") + ".rows"] = tensor
+            found[short.removesuffix(".weight") + ".rows"] = tensor.float()
     return found
 
 

@@ -88,7 +88,7 @@ def grow_adapter(source: Path, target: Path, tokenizer: PreTrainedTokenizerBase,
         else:
             places = {token: place for place, token in enumerate(next(iter(trained.values())))}
             own = rows_RD[[places[token] for token in old_ids]]
-            state[name] = torch.cat([rows_RD, _mixed(own, growth)])
+            state[name] = torch.cat([rows_RD, _mixed(own, growth).to(rows_RD.dtype)])
     if trained is not None:
         config.trainable_token_indices = {table: [*indices, *new_ids] for table, indices in trained.items()}
     save_file(state, target / _WEIGHTS, metadata={"format": "pt"})

@@ -225,7 +225,7 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
         if temporary is None:
             return
         (temporary / "adapter").mkdir()
-        save_adapter(adapted, temporary / "adapter")
+        save_adapter(adapted, temporary / "adapter", config.adapter.stored_precision)
         # A resumed base counts the epochs of all its lives, an uninterrupted one the clock, which is a little more.
         seconds = max(time.perf_counter() - started, sum(epoch["seconds"] for epoch in epochs))
         record = {

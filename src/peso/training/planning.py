@@ -17,8 +17,10 @@ from peso.training.base import BACKBONE, training_rows
 from peso.training.materials import Materials, build_reader
 from peso.training.probing import FLOAT_BYTES, PlannedStage, cost_at_depth
 from peso.training.processes import check_processes
+from peso.types import Precision
 
 GIB = 2**30
+_STORED_BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2}
 _CHECKPOINT_COPIES = 3
 """Of what trains, while a checkpoint is written after an epoch: values and moments."""
 
@@ -139,7 +141,7 @@ def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: floa
     return Plan(
         num_processes=num_processes,
         num_parameters=update.num_parameters,
-        version_bytes=update.num_trained * FLOAT_BYTES,
+        version_bytes=update.num_trained * _STORED_BYTES[materials.config.adapter.stored_precision],
         stages=stages,
         peak_bytes=peak,
         gpu_memory_bytes=memory,

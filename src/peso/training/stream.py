@@ -103,7 +103,7 @@ def _run_blocks(materials: Materials, base: Base, folder: Path) -> None:
                 if twin is None:
                     model, update = run_update(materials, base, method, adapters, block, checkpoint)
                     if temporary is not None:
-                        write_update(temporary, model, update, materials.update_id)
+                        write_update(temporary, model, update, materials)
                 elif temporary is not None:
                     shutil.copytree(twin, temporary, dirs_exist_ok=True)
         for leftover in folder.glob(f"checkpoint_block_{block}*"):

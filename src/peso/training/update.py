@@ -234,18 +234,21 @@ def _trained(reader: Reader, stages: Mapping[float | None, Stage], checkpoint: P
     return _Log(epochs, movement, [asdict(trial) for trial in trials])
 
 
-def write_update(folder: Path, model: PreTrainedModel | PeftModel, update: Update, update_id: str) -> Update:
+def write_update(folder: Path, model: PreTrainedModel | PeftModel, update: Update, materials: Materials) -> Update:
     """Fills an adapter folder; the record in it makes the folder reusable by runs of equal training.
 
     Args:
         folder: an existing, empty directory.
         model: what to save: an adapter, or a backbone whose weights have changed.
         update: its record; `adapter_bytes` is filled in.
-        update_id: what the adapters are the result of.
+        materials: name what the adapters are the result of, and the numbers they are stored in.
     """
-    size = save_adapter(model, folder) if isinstance(model, PeftModel) else save_state(model, folder)
+    if isinstance(model, PeftModel):
+        size = save_adapter(model, folder, materials.config.adapter.stored_precision)
+    else:
+        size = save_state(model, folder)
     written = Update(**asdict(update) | {"adapter_bytes": size})
-    record = asdict(written) | {"update_id": update_id}
+    record = asdict(written) | {"update_id": materials.update_id}
     (folder / UPDATE_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
     return written
 

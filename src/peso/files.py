@@ -4,10 +4,12 @@ Every write goes to a temporary sibling, is flushed to the disk, and is renamed 
 built beside their destination in the same way.
 """
 
+import ctypes
 import hashlib
 import json
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,8 @@ from typing import Any
 from peso.errors import WorkspaceError
 
 _TEMPORARY_PREFIX = ".tmp-"
+_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE of Linux's renameat2."""
 
 
 def _mode_of_new_files() -> int:
@@ -70,7 +74,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yields an empty directory that becomes `path` in one rename on a clean exit.
+    """Yields an empty directory that becomes `path` in one step on a clean exit.
 
     Args:
         path: the destination; an existing directory there is replaced.
@@ -89,7 +93,9 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def replace_directory(finished: Path, path: Path) -> None:
-    """Renames a directory to `path`, on the same disk; an existing directory there goes.
+    """Renames a directory to `path`, on the same disk, in one step; an existing directory there goes.
+
+    Where the system cannot exchange two directories (only Linux can), there is a moment between two renames.
 
     Args:
         finished: whole; its files are flushed to the disk first.
@@ -97,14 +103,30 @@ def replace_directory(finished: Path, path: Path) -> None:
     """
     for file in finished.rglob("*"):
         _finish(file)
-    if path.exists():
+    if not path.exists():
+        os.replace(finished, path)
+    elif _exchange(finished, path):
+        _sync(path.parent)
+        shutil.rmtree(finished)
+    else:
         old = _temporary_sibling(path)
         os.replace(path, old)
-        os.replace(finished, path)
+        try:
+            os.replace(finished, path)
+        except OSError:
+            os.replace(old, path)
+            raise
         shutil.rmtree(old)
-    else:
-        os.replace(finished, path)
     _sync(path.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swaps two paths of one disk in one step; False where the system has no way to."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    if renameat2 is None:
+        return False
+    failed = renameat2(_HERE, os.fsencode(one.absolute()), _HERE, os.fsencode(other.absolute()), _EXCHANGE)
+    return not failed  # a file system without it answers with an error and changes nothing
 
 
 def remove_leftovers(folder: Path, name: str = "") -> None:

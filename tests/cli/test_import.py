@@ -1,9 +1,11 @@
 """`peso import` as a stranger types it: your own log, from rows to recommendations' semantic IDs."""
 
+import datetime as dt
 import gzip
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from commands import assert_one_sentence, output_of, peso
@@ -76,3 +78,32 @@ def test_wrong_requests(log: Path, tmp_path: Path) -> None:
     assert_one_sentence(peso("import", "movielens", tmp_path, "-w", tmp_path / "w"), "no ratings.csv")
     assert_one_sentence(peso("card", "-w", tmp_path / "w"), "holds no data")
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options", "named"),
+    [
+        (".csv", "--time when --updates 3 --every month", ("--updates", "--every")),
+        (".csv", "--time when --updates 3 --cut 2024-04-01", ("--updates", "--cut")),
+        (".csv", "--time when --base-share .5 --cut 2024-04-01", ("--base-share", "--cut")),
+        (".csv", "--time when --updates 4 --like old", ("--updates", "--like")),
+        (".csv", "--time when --base-share .6 --like old", ("--base-share", "--like")),
+        (".csv", "--time-unit ms", ("--time-unit", "--time says")),
+        (".csv", "--time-format %Y", ("--time-format", "--time says")),
+        (".csv", "--names who,what,who", ("--names", "'who' twice")),
+        (".jsonl", "--separator ;", ("--separator", ".csv", "log.jsonl")),
+        (".jsonl.gz", "--names who,what", ("--names", ".csv", "log.jsonl.gz")),
+        (".parquet", "--separator ;", ("--separator", ".csv", "log.parquet")),
+        (".parquet", "--time when --time-unit s", ("--time-unit", "log.parquet holds dates")),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(
+    tmp_path: Path, suffix: str, options: str, named: tuple[str, ...]
+) -> None:
+    path = tmp_path / f"log{suffix}"
+    if suffix == ".parquet":
+        pl.DataFrame({"who": ["ann"], "what": [1], "when": [dt.datetime(2024, 3, 9)]}).write_parquet(path)
+    else:
+        path.touch()
+    ask = ["--user", "who", "--item", "what", *options.split(), "-w", str(tmp_path / "w")]
+    assert_one_sentence(peso("import", "table", path, *ask), *named)

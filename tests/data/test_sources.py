@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 from pathlib import Path
 
 import polars as pl
@@ -17,7 +18,7 @@ from peso.data.sources.item_files import read_amazon_items, read_item_table
 from peso.data.sources.log_reader import ReadLog
 from peso.data.sources.movielens import read_movielens
 from peso.data.sources.raw_log import TableLayout
-from peso.data.sources.row_batch import Columns
+from peso.data.sources.row_batch import Columns, RowBatch
 from peso.data.sources.table import read_table
 from peso.data.sources.text_chunks import TextChunk, text_chunks
 from peso.data.sources.times import TimeFormat, choose_time_format, guess_time_format
@@ -184,6 +185,11 @@ def test_day_formats() -> None:
     assert guess_time_format("20180309").pattern == "%Y%m%d"
 
 
+def _read_carefully(text: str, first_line: int) -> RowBatch:
+    data = text.encode("utf-8", errors="surrogateescape")
+    return delimited._careful(Path("x.csv"), TextChunk(data, first_line), ["u", "i"], ",", Columns("u", "i"))
+
+
 cells = st.text(st.characters(codec="utf-8", exclude_characters="\x00\r\n"), max_size=6)
 
 
@@ -199,6 +205,27 @@ def test_both_ways_of_reading_tables_agree(rows: list[tuple[str, str]], chunk_by
     fast = delimited._fast(path, TextChunk(data, 1), ["u", "i"], ",", columns)
     if fast is not None and rows:
         assert fast.frame.with_columns(pl.col("user", "item").replace("", None)).equals(careful.frame)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(["a,b", "a", "a,b,c", "a,\udcff", "", 'a,"b"x', '"a,\n,b"', '"a",b']), min_size=1))
+def test_bad_rows_change_nothing_in_the_others(records: list[str]) -> None:
+    together = _read_carefully("\n".join(records), 1)
+    apart, line = [], 1
+    for record in records:
+        apart.append(_read_carefully(record, line))
+        line += record.count("\n") + 1
+    assert together.bad == [row for batch in apart for row in batch.bad]
+    assert together.frame.equals(pl.concat(batch.frame for batch in apart))
+
+
+def test_reading_takes_time_in_proportion_to_bad_rows() -> None:
+    seconds = []
+    for num_rows in (2_000, 32_000):
+        start = time.process_time()
+        assert len(_read_carefully("1,2,3\n" * num_rows, 1).bad) == num_rows
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < 60 * seconds[0]  # 16 times is what it should be, the square 256
 
 
 @settings(max_examples=100, deadline=None)

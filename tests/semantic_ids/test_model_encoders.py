@@ -1,10 +1,12 @@
 """Encoders that are models: a real MiniLM where the package that ships it is installed, and small untrained ones."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from catalogues import shop_contents, shop_dataset
 from peso.errors import ConfigError
@@ -12,7 +14,8 @@ from peso.lm.backbone import save_backbone
 from peso.semantic_ids.encoders.base import Encoder, ItemContents, unit_rows
 from peso.semantic_ids.encoders.language_model import LanguageModelEncoder
 from peso.semantic_ids.encoders.registry import EncoderRequest, build_encoder, restore_encoder
-from peso.semantic_ids.frozen import load_frozen
+from peso.semantic_ids.encoders.weights import _fingerprint_of_sums, fingerprint_of_weights
+from peso.semantic_ids.frozen import FrozenState, load_frozen
 from worlds import tiny_backbone
 
 TEXTS = ["stainless steel bolt", "steel screw", "nylon climbing rope", "", "rope made of hemp"]
@@ -92,6 +95,37 @@ def test_other_weights_are_refused(tiny_folder: str, tmp_path: Path) -> None:
     save_backbone(*tiny_backbone(seed=1), folder)
     with pytest.raises(ConfigError, match="has other weights than when the items were encoded"):
         restore_encoder(load_frozen(tmp_path, "encoder"))
+
+
+@pytest.fixture
+def on_threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_fingerprint_knows_every_weight_and_no_threads(
+    on_threads: Callable[[int], None], dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    model = nn.ParameterDict({"a": torch.randn(1000, 1300), "b": torch.randn(30, 70).T, "c": torch.randn(())}).to(dtype)
+    on_threads(1)
+    alone = fingerprint_of_weights(model)
+    on_threads(4)
+    assert fingerprint_of_weights(model) == alone
+    with torch.no_grad():
+        model["a"][[0, 1]] = model["a"][[1, 0]]
+    assert fingerprint_of_weights(model) != alone
+
+
+def test_sums_kept_by_an_earlier_version_are_taken_or_refused_with_a_way_out(tiny_folder: str) -> None:
+    encoder = LanguageModelEncoder(tiny_folder)
+    facts = encoder.state().facts
+    earlier = FrozenState({**facts, "weights": _fingerprint_of_sums(encoder._model)})
+    assert restore_encoder(earlier).state().facts == facts
+    with pytest.raises(ConfigError, match="set OMP_NUM_THREADS and the device as they were then, or encode"):
+        restore_encoder(FrozenState({**facts, "weights": "0" * 64}))
 
 
 @pytest.mark.parametrize("name", ["sentences", "language-model"])

@@ -71,6 +71,17 @@ def test_a_stopped_job_goes_on(workspace: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lists.lock", "lists"]
 
 
+def test_a_folder_of_something_else_is_not_replaced(workspace: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("mine", encoding="utf-8")
+    with pytest.raises(WorkspaceError, match=r"holds 'notes\.md', which is no part of recommendations"):
+        plan_job(workspace, 5, output=tmp_path)
+    with pytest.raises(WorkspaceError, match="would be lost"):
+        plan_job(workspace, 5, output=workspace)
+    with pytest.raises(WorkspaceError, match="is a file"):
+        plan_job(workspace, 5, output=tmp_path / "notes.md")
+    assert (tmp_path / "notes.md").read_text(encoding="utf-8") == "mine"
+
+
 def test_lists_keep_places_for_added_items(tmp_path: Path) -> None:
     """An item that was added a moment ago has a place in every list, the best of its kind first."""
     workspace = tmp_path / "world"

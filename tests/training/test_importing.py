@@ -1,5 +1,6 @@
 """Adapters of the authors' code and of PEFT, written here by hand, become a workspace's v_0."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,27 @@ def test_a_peft_adapter_with_whole_matrices(world: World, tmp_path: Path) -> Non
     torch.testing.assert_close(
         code_logits(model, ours, TEXT), code_logits(theirs, tokenizer, TEXT), rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [({"use_rslora": True}, "sets use_rslora"), ({"alpha_pattern": {"q_proj": 4}}, "sets alpha_pattern")],
+)
+def test_layers_with_a_scale_of_their_own_are_refused(
+    world: World, tmp_path: Path, changed: dict[str, Any], complaint: str
+) -> None:
+    write_released(world, tmp_path / "run")
+    facts = {"r": RANK, "lora_alpha": ALPHA} | changed
+    (tmp_path / "run" / "adapter_config.json").write_text(json.dumps(facts), encoding="utf-8")
+    with pytest.raises(DataError, match=complaint):
+        import_adapter(world.workspace, config_of(world), tmp_path / "run", 2)
+
+
+def test_a_configuration_without_a_scale_is_refused(world: World, tmp_path: Path) -> None:
+    write_released(world, tmp_path / "run")
+    (tmp_path / "run" / "adapter_config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(DataError, match="has no lora_alpha"):
+        import_adapter(world.workspace, config_of(world), tmp_path / "run", 2)
 
 
 def test_rows_of_codes_alone(world: World, tmp_path: Path) -> None:

@@ -33,6 +33,18 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "transposed, bfloat16 passes": ("gpt2", {"training": {"precision": "bfloat16"}}),
     "checkpointing": ("qwen3", {"training": {"gradient_checkpointing": True}}),
     "a measured metric, whole tables": ("qwen3", {"adapter": {"token_rows": "all"}, "proximal": {"metric": "fisher"}}),
+    "the paper's": (
+        "qwen3",
+        {
+            "adapter": {"token_rows": "all"},
+            "training": {
+                "normaliser": "vocabulary",
+                "precision": "bfloat16",
+                "batch_targets": 16,
+                "targets_per_row": 1,
+            },
+        },
+    ),
     "factors": ("smollm", {"proximal": {"metric": "kronecker"}}),
 }
 
@@ -60,7 +72,7 @@ def planned(workspace: Path, chosen: RunConfig, gpu: float | None = None, terafl
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_memory_is_that_of_a_real_update(workspace: Path, variant: str, tmp_path: Path) -> None:
-    """From one and two layers to four: within 15 % of the tensors alive at the worst moment of the update itself."""
+    """From two and three layers to four: within 15 % of the tensors alive at the worst moment of the update itself."""
     family, overrides = VARIANTS[variant]
     chosen = config_of(workspace, family, **overrides)
     plan = planned(workspace, chosen)
@@ -108,6 +120,34 @@ def test_speed_is_that_of_the_formula(workspace: Path) -> None:
     )
     for block in plan.blocks:
         assert block.hours == pytest.approx(block.num_tokens / plan.tokens_per_second / 3600)
+
+
+def test_hours_are_those_of_the_method(workspace: Path) -> None:
+    """Retraining counts all blocks so far, a search for the strength the passes of all candidates."""
+
+    def tokens(**overrides: Any) -> list[int]:
+        plan = planned(workspace, config_of(workspace, "smollm", training={"epochs": 3}, **overrides), gpu=80.0)
+        return [block.num_tokens for block in plan.blocks]
+
+    one, anew, chosen = tokens(), tokens(method="retrain"), tokens(proximal={"strength": "auto"})
+    assert anew[0] == one[0] == chosen[0]
+    assert anew[2] > anew[1] > one[1]
+    assert all(2 * one[block] < chosen[block] < 5 * one[block] for block in (1, 2))
+
+
+def test_what_is_left_out_is_said(workspace: Path) -> None:
+    aligned = config_of(workspace, "smollm", method="sum_lora", alignment={"epochs": 2})
+    assert planned(workspace, aligned, gpu=80.0).not_planned == [
+        "the alignment of titles with semantic IDs",
+        "past adapters",
+    ]
+    assert planned(workspace, config_of(workspace, "smollm"), gpu=80.0).not_planned == []
+
+
+@pytest.mark.parametrize("method", ["full", "frozen"])
+def test_a_method_without_an_adapter_is_refused(workspace: Path, method: str) -> None:
+    with pytest.raises(ConfigError, match="trains no adapter"):
+        planned(workspace, config_of(workspace, "smollm", method=method))
 
 
 def test_what_does_not_fit(workspace: Path) -> None:

@@ -111,7 +111,7 @@ def _measure(process: int, workspace: Path, adapters: Path, settings: dict[str, 
 
 @pytest.mark.parametrize("case", CASES)
 def test_memory_is_that_of_two_real_processes(tmp_path: Path, case: str) -> None:
-    """From one and two layers to four: within 10 % of what the process holds that holds more."""
+    """From two and three layers to four: within 10 % of what the process holds that holds more."""
     family, sharding, training = CASES[case]
     source = write_language_model(tmp_path / "lm", family, shape=GPT2_DEEP if family == "gpt2" else DEEP)
     workspace = fill(tmp_path / "world", num_users=20)

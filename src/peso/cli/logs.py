@@ -28,8 +28,10 @@ class ImportOptions:
     min_rating: Annotated[float | None, typer.Option(help="Leave out events with a lower rating.")] = None
     min_user_events: Annotated[int, typer.Option(help="Leave out users with fewer events, until stable.", min=2)] = 2
     min_item_events: Annotated[int, typer.Option(help="Leave out items with fewer events, until stable.", min=1)] = 1
-    base_share: Annotated[float, typer.Option(help="Share of the events in block 0.", min=0.01, max=0.99)] = 0.6
-    updates: Annotated[int, typer.Option(help="Later blocks, of equal share.", min=1)] = 4
+    base_share: Annotated[
+        float | None, typer.Option(help="Share of the events in block 0.  [default: 0.6]", min=0.01, max=0.99)
+    ] = None
+    updates: Annotated[int | None, typer.Option(help="Later blocks, of equal share.  [default: 4]", min=1)] = None
     every: Annotated[
         str | None,
         typer.Option(help="A later block per day, week or month, or per so many events, instead of --updates."),
@@ -62,9 +64,25 @@ class ImportOptions:
 
         if sum(bool(given) for given in (self.every, self.cut, self.like)) > 1:
             raise DataError("--every, --cut and --like each say where blocks begin; give one of them.")
+        self._check_shares()
         cuts = cuts_behind(self.like / "data") if self.like is not None else read_cuts(self.cut or ())
-        blocks = BlockRules(self.base_share, self.updates, read_every(self.every), cuts)
+        blocks = BlockRules(
+            BlockRules.base_share if self.base_share is None else self.base_share,
+            BlockRules.num_updates if self.updates is None else self.updates,
+            read_every(self.every),
+            cuts,
+        )
         return ImportRules(CleaningRules(self.min_rating, self.min_user_events, self.min_item_events), blocks)
+
+    def _check_shares(self) -> None:
+        from peso.errors import DataError
+
+        given = {"--every": self.every, "--cut": self.cut, "--like": self.like}
+        cutter = next((name for name, value in given.items() if value), None)
+        if cutter is not None and self.updates is not None:
+            raise DataError(f"--updates counts blocks of equal share, and {cutter} cuts otherwise; give one of them.")
+        if cutter in ("--cut", "--like") and self.base_share is not None:
+            raise DataError(f"--base-share and {cutter} each say where block 0 ends; give one of them.")
 
 
 class LogFormat(Protocol):

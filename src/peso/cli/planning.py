@@ -74,3 +74,5 @@ def plan(
         )
     typer.echo(f"{made.tokens_per_second:,.0f} tokens/s in training ({made.assumed})")
     print_table(pl.DataFrame([asdict(block) for block in made.blocks]))
+    if made.not_planned:
+        typer.echo(f"not counted: {', '.join(made.not_planned)}")

@@ -95,7 +95,7 @@ class AdapterConfig(Section):
 
     token_rows: TrainedRows = "codes"
     """Which rows of embedding and head train along: "codes", those of the semantic-ID tokens; "all", both whole
-    matrices, as in the released code (a tied pair is trained as two; about 1 GB per version at 1B parameters)."""
+    matrices, as in the released code (a tied pair is trained as two; 2.1 GB per version at 1B parameters)."""
 
     stored_precision: Precision = "float32"
     """What a version's file holds: "bfloat16" halves it. Training goes on from the stored numbers, in float32, and they

@@ -34,7 +34,8 @@ def dense_level(offsets: Tensor, codes: Tensor, num_codes: int) -> DenseLevel:
     num_nodes, num_children, device = len(offsets) - 1, len(codes), codes.device
     # Outside inference mode, for the tables outlive the search that first needs them.
     with torch.inference_mode(False):
-        parent = torch.repeat_interleave(torch.arange(num_nodes, device=device), (offsets[1:] - offsets[:-1]).long())
+        nodes, num_of_node = torch.arange(num_nodes, device=device), (offsets[1:] - offsets[:-1]).long()
+        parent = torch.repeat_interleave(nodes, num_of_node, output_size=num_children)
         cell = parent * num_codes + codes.long()
         closed = torch.full((num_nodes * num_codes,), float("-inf"), device=device)
         children = torch.zeros(num_nodes * num_codes, dtype=torch.int64, device=device)

@@ -92,14 +92,14 @@ def remembered_nodes(trie: Trie, memory: Memory) -> RememberedNodes:
     weights = memory.weights.gather(1, order).masked_fill_(nodes == NO_NODE, 0.0)
     total = weights.sum(1, keepdim=True)
     by_level = []
-    for offsets in reversed(trie.offsets):
+    for offsets, codes in zip(reversed(trie.offsets), reversed(trie.codes), strict=True):
         is_first = torch.ones_like(nodes, dtype=torch.bool)
         is_first[:, 1:] = nodes[:, 1:] != nodes[:, :-1]
         slot = is_first.cumsum(1) - 1
         # Distinct nodes move to the front, in order, and their weights add up there.
         distinct = torch.full_like(nodes, NO_NODE).scatter_(1, slot, nodes)
         weights = torch.zeros_like(weights).scatter_add_(1, slot, weights)
-        inside = distinct.clamp(max=int(offsets[-1]) - 1).to(offsets.dtype)
+        inside = distinct.clamp(max=len(codes) - 1).to(offsets.dtype)
         parents = torch.searchsorted(offsets, inside, right=True) - 1
         parents = torch.where(distinct == NO_NODE, NO_NODE, parents)
         by_level.append((distinct, parents, weights))

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -69,6 +70,7 @@ class Recommender:
         self._level_token_ids = [torch.from_numpy(ids).to(model.device) for ids in vocabulary.level_token_ids]
         self._config = config
         self._graphs: dict[tuple[Trie, int, int], GraphedSearch] = {}
+        self._tries: WeakKeyDictionary[Trie, Trie] = WeakKeyDictionary()
         # At once: of a head in shards all processes gather the rows together, with histories or without.
         self._code_scores = CodeScores(model, self._level_token_ids, config.normaliser)
 
@@ -160,9 +162,10 @@ class Recommender:
         device = self._model.device
         if self._model.training:  # setting what is set goes through every module, a fifth of one user's answer
             self._model.eval()
+        its_trie = self._on_device(trie)
         is_plain = not is_sharded(self._model) and not is_quantised(self._model.config)  # a graph gathers nothing
         is_graphed = device.type == "cuda" and memory is None and is_plain
-        graphs = self._graphed(trie, beam_width, k) if is_graphed else None
+        graphs = self._graphed(its_trie, beam_width, k) if is_graphed else None
         # A recorded graph holds the addresses of its weights, so nothing may be settled for one search only.
         settles = graphs is None and isinstance(self._body, StockBody)  # any other body has merged its own copies
         with settled_weights(self._model) if settles else nullcontext():
@@ -174,20 +177,25 @@ class Recommender:
                     result = graphs(tokens, its_lengths, left_out)
                 else:
                     remembered = None if memory is None else memory.of(chosen).to(device)
-                    result = beam_search(
-                        self._body, tokens, its_lengths, trie, self._code_scores, beam_width, k, left_out, remembered
-                    )
+                    inputs = (tokens.to(device), its_lengths.to(device), its_trie, self._code_scores)
+                    its_left_out = None if left_out is None else left_out.to(device)
+                    result = beam_search(self._body, *inputs, beam_width, k, its_left_out, remembered)
                 where = torch.from_numpy(chosen)
-                items[where], scores[where], bound[where] = result.items, result.scores, result.bound
+                items[where], scores[where], bound[where] = result.items.cpu(), result.scores.cpu(), result.bound.cpu()
         return BeamResult(items, scores, bound)
 
     def _graphed(self, trie: Trie, beam_width: int, k: int) -> GraphedSearch:
         key = (trie, beam_width, k)
         if key not in self._graphs:
-            self._graphs[key] = GraphedSearch(
-                self._model, trie.to(self._model.device), self._code_scores, beam_width, k
-            )
+            self._graphs[key] = GraphedSearch(self._model, trie, self._code_scores, beam_width, k)
         return self._graphs[key]
+
+    def _on_device(self, trie: Trie) -> Trie:
+        if trie.device == self._model.device:
+            return trie
+        if trie not in self._tries:
+            self._tries[trie] = trie.to(self._model.device)
+        return self._tries[trie]
 
 
 def _batches(lengths: NDArray[np.int64], beam_width: int, batch_tokens: int) -> Iterator[NDArray[np.int64]]:

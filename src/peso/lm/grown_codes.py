@@ -83,7 +83,7 @@ def grow_adapter(source: Path, target: Path, tokenizer: PreTrainedTokenizerBase,
         if trained is None:  # whole matrices, row by token
             whole = rows_RD.new_zeros(max(len(rows_RD), *(number + 1 for number in new_ids)), rows_RD.shape[1])
             whole[: len(rows_RD)] = rows_RD
-            whole[new_ids] = _mixed(rows_RD[old_ids], growth)
+            whole[new_ids] = _mixed(rows_RD[old_ids], growth).to(whole.dtype)
             state[name] = whole
         else:
             places = {token: place for place, token in enumerate(next(iter(trained.values())))}

@@ -41,6 +41,10 @@ class LowRank:
         """The update times a number, which goes into B."""
         return self._mapped(lambda a: a, lambda b: b * factor)
 
+    def to(self, device: torch.device) -> "LowRank":
+        """The same update on a device."""
+        return self._mapped(lambda a: a.to(device), lambda b: b.to(device))
+
     def last(self, rank: int) -> "LowRank":
         """The update of the last rows of A and columns of B."""
         return self._mapped(lambda a: a[-rank:], lambda b: b[:, -rank:])

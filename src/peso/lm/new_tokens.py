@@ -73,11 +73,13 @@ def start_from_titles(
     vocabulary = build_vocabulary(tokenizer, items.codes[[titled[place] for place in kept]], level_sizes)
     token_NM = torch.from_numpy(vocabulary.item_token_ids)
     for weight in _tables(model):
-        titles_ND = functional.embedding_bag(words, weight.float(), starts, mode="mean")
+        titles_ND = functional.embedding_bag(
+            words.to(weight.device), weight.float(), starts.to(weight.device), mode="mean"
+        ).cpu()
         for token_N in token_NM.T:
             present_R, number_N, counts_R = token_N.unique(return_inverse=True, return_counts=True)
             sums_RD = torch.zeros(len(present_R), titles_ND.shape[1]).index_add_(0, number_N, titles_ND)
-            weight[present_R] = (sums_RD / counts_R[:, None]).to(weight.dtype)
+            weight[present_R.to(weight.device)] = (sums_RD / counts_R[:, None]).to(weight)
 
 
 def _tables(model: PreTrainedModel) -> list[Tensor]:

@@ -16,7 +16,7 @@ from peso.lm.parameters import FlatParameters
 from peso.seeding import derive_seed
 from peso.training.checkpoints import load_checkpoint, save_checkpoint
 from peso.training.optimisation import FlatOptimizer
-from peso.training.processes import is_first, wait_for_all
+from peso.training.processes import is_first, take_from_first, wait_for_all
 from peso.training.trainer import EpochRecord, clip_gradient
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def align(
 ) -> list[EpochRecord]:
     """Trains on the texts; a stage that was killed goes on after its last epoch.
 
-    It is short, so processes do not share it: each does all of it, and all come out alike.
+    It is short, so processes do not share it: each does all of it, and all go on from what the first learned.
 
     Args:
         model: causal LM with an adapter injected; left in eval mode.
@@ -74,6 +74,8 @@ def align(
     for epoch in range(len(records), config.epochs):
         started = time.perf_counter()
         torch.manual_seed(derive_seed(seed, "dropout", STAGE, epoch))
+        if training.gradient_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
         model.train()
         total, count = 0.0, 0
         for chosen in plan[epoch]:
@@ -90,6 +92,8 @@ def align(
         log.info("%s: epoch %d/%d, loss %.3f nats per token", STAGE, epoch + 1, config.epochs, checked)
         if is_first():
             save_checkpoint(checkpoint, key, {"epochs": [asdict(record) for record in records]}, optimizer.state())
+    for part in parts.values():
+        take_from_first(part.data)
     model.eval()
     return records
 

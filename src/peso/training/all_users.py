@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from peso.training.user_lists import UserLists, finished_run, load_user_lists
 log = logging.getLogger(__name__)
 
 FOLDER = "recommendations"
+_FACTS = "facts.json"
 SHARD_USERS = 4096
 """Enough for full batches of every length, few enough that a lost shard costs seconds to minutes."""
 
@@ -88,7 +90,7 @@ def plan_job(
         decoding: options of `decoding` that differ from the run's.
 
     Raises:
-        WorkspaceError: there is no finished run, or not this one, or no data.
+        WorkspaceError: there is no finished run, or not this one, or no data; or the output is something else's.
         ConfigError: the options are wrong.
     """
     folder = finished_run(workspace, run_id)
@@ -102,8 +104,25 @@ def plan_job(
     decided_by = [run, num_items, shard_users, facts["fingerprint"], added.read_text() if added.exists() else None]
     decided_by += [decoding] if decoding else []
     output = (output or workspace / FOLDER / run).resolve()
+    _check_output(output)
     parts = output.with_name(f".parts-{output.name}-{hash_of_json(decided_by)[:16]}")
     return AllUsersJob(workspace.resolve(), run, num_items, facts["num_users"], shard_users, output, parts, decoding)
+
+
+def _check_output(output: Path) -> None:
+    """Only an earlier output is ever replaced."""
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise WorkspaceError(f"--output {output} is a file; name a folder.")
+    other = sorted(
+        file.name for file in output.iterdir() if file.name != _FACTS and not fnmatch(file.name, "part-*.parquet")
+    )
+    if other:
+        raise WorkspaceError(
+            f"--output {output} holds {other[0]!r}, which is no part of recommendations and would be lost; name a new "
+            "folder."
+        )
 
 
 def load_lists(job: AllUsersJob) -> UserLists:
@@ -176,7 +195,7 @@ def open_job(job: AllUsersJob) -> Iterator[list[int]]:
         assert not missing, f"shards {missing} were not computed"
         facts = {"run_id": job.run_id, "num_items": job.num_items, "num_users": job.num_users}
         facts |= {"decoding": dict(job.decoding)}
-        write_json(job.parts / "facts.json", facts | {"num_parts": job.num_shards})
+        write_json(job.parts / _FACTS, facts | {"num_parts": job.num_shards})
         replace_directory(job.parts, job.output)
 
 

@@ -65,7 +65,8 @@ class RunView:
 
     def state_after(self, block: int) -> LowRank:
         """See `BlockView`."""
-        return stored_update(self._adapters / f"block_{block}", self._materials.config.adapter.r)
+        stored = stored_update(self._adapters / f"block_{block}", self._materials.config.adapter.r)
+        return stored.to(self._reader.model.device)
 
     def fresh_state(self) -> LowRank:
         """See `BlockView`."""

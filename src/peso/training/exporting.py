@@ -16,6 +16,7 @@ from peso.files import atomic_directory, sha256_of
 from peso.lm.adapters import stored_token_rows
 from peso.lm.backbone import load_tokenizer, save_backbone
 from peso.lm.merging import merge_adapter, merge_token_rows
+from peso.lm.quantisation import is_quantised
 from peso.training.base import BACKBONE, Base, load_state, read_base
 from peso.training.materials import Materials, load_materials
 from peso.training.user_lists import finished_run
@@ -35,7 +36,7 @@ def export_version(
     "peft" writes the backbone and the adapter on it; "merged" one model without an adapter; "vllm", which takes no
     token rows in adapters, a snapshot of the backbone with the version's rows in it and an adapter of A and B alone.
     Versions with equal rows share a snapshot. Weights keep the backbone's type, so that one in bfloat16 rounds what is
-    merged into it; adapters are float32.
+    merged into it; adapters keep the numbers they are stored in (`adapter.stored_precision`).
 
     Args:
         workspace: a folder with at least one finished run.
@@ -60,7 +61,7 @@ def export_version(
     base, version = read_base(materials, workspace / "bases"), folder / "adapters" / f"block_{block}"
     if (version / BACKBONE).exists() and form != "merged":
         raise WorkspaceError(f"versions of run {folder.name} are whole backbones; export them with --format merged.")
-    if form != "peft" and materials.config.backbone.quantisation != "none":
+    if form != "peft" and is_quantised(AutoConfig.from_pretrained(base.folder / BACKBONE)):
         raise WorkspaceError(
             f"the backbone of run {folder.name} is stored in four bits, into which nothing can be merged as it is; "
             "export with --format peft."

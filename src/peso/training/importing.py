@@ -1,6 +1,5 @@
 """An adapter that another program trained, as the start of a workspace's own: its v_0."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peso.config import RunConfig
 from peso.errors import ConfigError, DataError, WorkspaceError
-from peso.files import atomic_directory, sha256_of
+from peso.files import atomic_directory, read_json, sha256_of
 from peso.lm.adapters import attach_adapter, read_token_rows, save_adapter, write_token_rows
 from peso.lm.backbone import EMBEDDED, build_backbone, load_tokenizer
 from peso.lm.low_rank import LowRank, adapted_layers, read_low_rank, write_low_rank
@@ -23,6 +22,9 @@ IMPORTED = "imported"
 
 FRESH = "fresh"
 """The value of `adapter.start` that imports nothing."""
+
+_OTHER_SCALES = ("use_rslora", "use_dora", "alpha_pattern", "rank_pattern")
+"""Of PEFT's options, those with which an adapter is another function of the same A and B."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,8 @@ def import_adapter(workspace: Path, config: RunConfig, checkpoint: Path, block: 
         )
     materials = load_materials(workspace, config)
     found = read_released(checkpoint, block)
-    model, tokenizer = build_backbone(
-        config.backbone, materials.semantic_ids.level_sizes, config.seed, materials.known_titles
-    )
+    whole = config.backbone.model_copy(update={"quantisation": "none"})  # weights in few bits equal nobody's
+    model, tokenizer = build_backbone(whole, materials.semantic_ids.level_sizes, config.seed, materials.known_titles)
     codes = build_reader(materials, model, tokenizer).builder.vocabulary.all_token_ids
     places = _their_places(tokenizer, checkpoint, codes)
     _check_backbone(model, found, codes[0], config)
@@ -146,8 +147,14 @@ def _check_adapter(adapted: PeftModel, update: LowRank, checkpoint: Path, config
             f"adapter.target_modules: the checkpoint adapts {len(update.a)} layers and this configuration "
             f"{len(layers)}; they differ in {other!r}."
         )
-    facts = checkpoint / "adapter_config.json"
-    alpha = json.loads(facts.read_text())["lora_alpha"] if facts.exists() else config.adapter.lora_alpha
+    path = checkpoint / "adapter_config.json"
+    facts = read_json(path, "adapter configuration") if path.exists() else {"lora_alpha": config.adapter.lora_alpha}
+    if not isinstance(facts, dict) or "lora_alpha" not in facts:
+        raise DataError(f"{path} has no lora_alpha; it is no configuration of a LoRA adapter.")
+    alpha = facts["lora_alpha"]
+    for option in _OTHER_SCALES:
+        if facts.get(option):
+            raise DataError(f"{path} sets {option}: layers with a scale other than alpha / r cannot be imported.")
     if (update.rank, alpha) != (config.adapter.r, config.adapter.lora_alpha):
         raise ConfigError(
             f"adapter.r {config.adapter.r} and adapter.lora_alpha {config.adapter.lora_alpha} are not the checkpoint's "

@@ -85,7 +85,7 @@ class FlatOptimizer:
             part.restore(tensors[f"{name}.values"])
             if f"{name}.first_moment" in tensors:
                 self._adamw.state[part.data] = {
-                    "step": torch.tensor(float(self.step_number)),
+                    "step": torch.tensor(float(self.step_number), device=part.data.device),
                     "exp_avg": tensors[f"{name}.first_moment"].to(part.data.device, copy=True),
                     "exp_avg_sq": tensors[f"{name}.second_moment"].to(part.data.device, copy=True),
                 }

@@ -1,22 +1,26 @@
 """What a run will need, before anything is started: memory, speed, hours per block.
 
-A layer costs what it costs at any depth. So one training step of the workspace's own batches is gone through at one
-and at two layers of the backbone's full width, tensors and operations are counted, and the difference is what every
+A layer costs what it costs at any depth. So one training step of the workspace's own batches is gone through at two
+and at three layers of the backbone's full width, tensors and operations are counted, and the difference is what every
 further layer adds. On a CPU the step is really taken, and timed. For an accelerator it is taken on tensors without
 contents, which need neither the memory nor the machine.
 """
 
 from dataclasses import dataclass
 
+from peso.config import RunConfig
 from peso.data.examples import targets_of_block
+from peso.errors import ConfigError
 from peso.lm.backbone import EMBEDDED
 from peso.lm.quantisation import check_quantisation
 from peso.lm.rows import Rows
 from peso.lm.shallow import ShallowBackbone
-from peso.training.base import BACKBONE, training_rows
+from peso.methods.registry import build_method
+from peso.training.base import BACKBONE, training_rows, validation_rows
 from peso.training.materials import Materials, build_reader
 from peso.training.probing import FLOAT_BYTES, PlannedStage, cost_at_depth
 from peso.training.processes import check_processes
+from peso.training.strength_search import passes_over_block
 from peso.types import Precision
 
 GIB = 2**30
@@ -78,6 +82,7 @@ class Plan:
         tokens_per_second: in training, of all processes.
         assumed: what the speed rests on.
         blocks: in order.
+        not_planned: parts of the run that memory and hours leave out.
     """
 
     num_processes: int
@@ -90,6 +95,7 @@ class Plan:
     tokens_per_second: float
     assumed: str
     blocks: list[BlockPlan]
+    not_planned: list[str]
 
 
 RESERVED_SHARE = 0.1
@@ -97,7 +103,7 @@ RESERVED_SHARE = 0.1
 
 
 def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: float, num_processes: int = 1) -> Plan:
-    """Plans a run of one evolving adapter; methods that keep past adapters need a little more.
+    """Plans a run of a method that trains an adapter; those that keep past adapters need a little more.
 
     Args:
         materials: data and configuration.
@@ -107,18 +113,22 @@ def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: floa
 
     Raises:
         ConfigError: the backbone's configuration or tokenizer is missing, or a plan for this CPU has weights that it
-            cannot compute with; or a single process has nobody to share its backbone with.
+            cannot compute with; or a single process has nobody to share its backbone with; or the method trains no
+            adapter.
     """
     check_processes(materials.config, num_processes)
+    method = build_method(materials.config)
+    if method.trains in ("nothing", "all_weights"):
+        raise ConfigError(f'method "{materials.config.method}" trains no adapter, and a plan is that of an adapter.')
     on_gpu = gpu_memory_gib is not None
     if not on_gpu:
         check_quantisation(materials.config.backbone.quantisation)
     shallow = ShallowBackbone(materials.config.backbone, materials.semantic_ids.level_sizes)
     training = materials.config.training
-    rows_of_block = [
-        training_rows(materials, targets_of_block(materials.dataset, block, "train"))
-        for block in range(materials.dataset.num_blocks)
-    ]
+    first, *later = range(materials.dataset.num_blocks)
+    targets = [targets_of_block(materials.dataset, first, "train")]
+    targets += [method.examples(materials.dataset, block, materials.config.seed) for block in later]
+    rows_of_block = [training_rows(materials, of_block) for of_block in targets]
     wanted = _stages(materials, rows_of_block)
     costs = [cost_at_depth(materials, shallow, stage, shallow.num_layers, on_gpu, num_processes) for stage in wanted]
     stages = []
@@ -130,9 +140,10 @@ def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: floa
     update = costs[-1]
     seconds_per_token = update.effort / update.num_tokens / (1e12 * teraflops if on_gpu else 1) / num_processes
     builder = build_reader(materials, shallow.build(1), shallow.tokenizer).builder
+    epochs_of_update = passes_over_block(len(method.candidates()), training.epochs)
     blocks = []
     for block, rows in enumerate(rows_of_block):
-        epochs = sum(stage.epochs for stage in wanted[:-1]) if block == 0 else training.epochs
+        epochs = sum(stage.epochs for stage in wanted[:-1]) if block == 0 else epochs_of_update
         num_tokens = int(builder.row_lengths(rows).sum()) * epochs
         num_targets = int(rows.num_targets.sum())
         blocks.append(BlockPlan(block, num_targets, num_tokens, num_tokens * seconds_per_token / 3600))
@@ -149,7 +160,18 @@ def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: floa
         tokens_per_second=1 / seconds_per_token,
         assumed=_assumed(teraflops if on_gpu else None, num_processes),
         blocks=blocks,
+        not_planned=_not_planned(materials.config),
     )
+
+
+def _not_planned(config: RunConfig) -> list[str]:
+    parts = {
+        "the alignment of titles with semantic IDs": config.alignment.epochs > 0,
+        "the second adapter of lsat": config.method == "lsat",
+        "past adapters": config.method in ("sum_lora", "sd_lora", "inf_lora"),
+        "what the method's own penalty keeps": config.method in ("ewc", "orthogonal", "output_kl"),
+    }
+    return [part for part, is_left_out in parts.items() if is_left_out]
 
 
 def _assumed(teraflops: float | None, num_processes: int) -> str:
@@ -161,12 +183,13 @@ def _stages(materials: Materials, rows_of_block: list[Rows]) -> list[PlannedStag
     """The base's, and that of the later blocks."""
     config, training = materials.config, materials.config.training
     base, batch = rows_of_block[0], training.base_batch_targets
+    valid, *later_valid = (validation_rows(materials, block) for block in range(len(rows_of_block)))
     stages = []
     if config.backbone.source == EMBEDDED:
-        stages += [PlannedStage(BACKBONE, {f"base_{BACKBONE}": base}, batch, config.backbone.epochs)]
+        stages += [PlannedStage(BACKBONE, {f"base_{BACKBONE}": base}, batch, config.backbone.epochs, valid)]
     if training.base_epochs:
-        stages += [PlannedStage("base", {"base_adapter": base}, batch, training.base_epochs)]
+        stages += [PlannedStage("base", {"base_adapter": base}, batch, training.base_epochs, valid)]
     later = {f"block_{block}": rows for block, rows in enumerate(rows_of_block) if block}
     by_size = sorted(later.items(), key=lambda entry: int(entry[1].num_targets.sum()), reverse=True)
-    update = PlannedStage("update", dict(by_size), training.batch_targets, training.epochs)
+    update = PlannedStage("update", dict(by_size), training.batch_targets, training.epochs, max(later_valid, key=len))
     return [*stages, update]

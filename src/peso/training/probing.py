@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
 
 from peso.config import RunConfig
 from peso.data.dataset import IntArray
@@ -27,7 +28,8 @@ from peso.lm.rows import Rows
 from peso.lm.shallow import ShallowBackbone
 from peso.lm.sharding import ShardedBytes, frozen_bytes_here, sharded_bytes
 from peso.lm.short_attention import LONGEST as SHORT_ATTENTION
-from peso.training.materials import Materials, build_reader
+from peso.training.code_losses import evaluation_batches
+from peso.training.materials import Materials, Reader, build_reader
 from peso.training.trainer import Stage, add_gradient, batches_of_epoch, tokens_of_a_pass
 
 FLOAT_BYTES = 4
@@ -48,12 +50,14 @@ class PlannedStage:
             alike, the largest first.
         batch_targets: targets per optimizer step.
         epochs: passes over the rows.
+        valid_rows: what is validated on after each, where that is most.
     """
 
     name: str
     rows: dict[str, Rows]
     batch_targets: int
     epochs: int
+    valid_rows: Rows
 
     @property
     def trains_backbone(self) -> bool:
@@ -96,7 +100,9 @@ def cost_at_depth(
     on_gpu: bool,
     num_processes: int,
 ) -> Cost:
-    """Of a stage with the whole backbone, from steps at one and at two layers.
+    """Of a stage with the whole backbone, from steps at two and at three layers.
+
+    With one layer the worst moment may be another than with many: where logits are made, not where layers go back.
 
     Args:
         materials: data and configuration.
@@ -106,8 +112,8 @@ def cost_at_depth(
         on_gpu: go through the step without contents, and count operations instead of seconds.
         num_processes: that share the batches and, if the configuration says so, the frozen backbone.
     """
-    one, two = (asdict(_probe(materials, shallow, stage, depth, on_gpu, num_processes)) for depth in (1, 2))
-    return Cost(**{name: first + (num_layers - 1) * (two[name] - first) for name, first in one.items()})
+    two, three = (asdict(_probe(materials, shallow, stage, depth, on_gpu, num_processes)) for depth in (2, 3))
+    return Cost(**{name: of_two + (num_layers - 2) * (three[name] - of_two) for name, of_two in two.items()})
 
 
 def _probe(
@@ -148,17 +154,18 @@ def _probe(
     order, rows = next(iter(planned.rows.items()))
     stage = Stage(
         name=order, key="", block=0, parts={} if on_gpu else {planned.name: FlatParameters(trained)},
-        builder=reader.builder, train_rows=rows, valid_rows=rows, epochs=planned.epochs,
+        builder=reader.builder, train_rows=rows, valid_rows=planned.valid_rows, epochs=planned.epochs,
         learning_rates={}, batch_targets=planned.batch_targets, weight_decay=0.0, training=config.training,
         seed=config.seed, tokens_of_a_pass=0 if on_gpu or in_shards else tokens_of_a_pass(model, config.training),
     )  # fmt: skip
     if config.training.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    model.train()
     heavy, middling = _chosen_shares(stage, planned.rows, num_processes)
     # Weights and gradients are counted above; views of them are no more.
     standing = [*whole.parameters(), *whole.buffers(), *(p.grad for _, p in trained if p.grad is not None)]
     with mode or nullcontext(), LiveBytes(standing) as live:
+        _validate(model, reader, planned.valid_rows)
+        model.train()
         for heavy_rows in heavy[:1] if on_gpu else heavy:
             add_gradient(model, reader.likelihood, replace(stage, train_rows=heavy_rows), np.arange(len(heavy_rows)))
     counter = FlopCounterMode(display=False)
@@ -177,6 +184,17 @@ def _probe(
         effort=float(counter.get_total_flops()) if on_gpu else seconds,
         num_tokens=int(reader.builder.row_lengths(rows)[middling].sum()),
     )
+
+
+@torch.no_grad()
+def _validate(model: PreTrainedModel, reader: Reader, rows: Rows) -> None:
+    """Goes through the heaviest batch of a validation."""
+    batches = evaluation_batches(reader.builder, rows)
+    if batches:
+        lengths = reader.builder.row_lengths(rows)
+        heaviest = max(batches, key=lambda batch: int(lengths[batch].max()) * len(batch))
+        batch = reader.builder.batch(rows.take(heaviest)).to(model.device)
+        reader.likelihood.negative_log_likelihood(model.eval(), batch).double()
 
 
 def _anchor_size(config: RunConfig, num_trained: int, shapes: Sequence[tuple[int, ...]]) -> int:

@@ -141,6 +141,12 @@ def add_over_processes(values: Tensor) -> None:
         dist.all_reduce(values)
 
 
+def take_from_first(values: Tensor) -> None:
+    """Replaces a tensor by the first process's."""
+    if dist.is_initialized():
+        dist.broadcast(values, src=0)
+
+
 @contextmanager
 def written_by_first(path: Path) -> Iterator[Path | None]:
     """Yields an empty directory that becomes `path`, to the first process; None to others.

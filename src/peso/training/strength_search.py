@@ -42,6 +42,16 @@ class StrengthTrial:
     selected: bool
 
 
+def passes_over_block(num_candidates: int, epochs: int) -> int:
+    """Epochs that are trained at most, of all candidates together; where there is no choice, those of the one."""
+    if num_candidates == 0:
+        return epochs
+    alive = [num_candidates]
+    while len(alive) < epochs:
+        alive.append(min(alive[-1], 1 + max(1, alive[-1] - DROPPED_PER_EPOCH)))  # strength 0 beside the kept ones
+    return sum(alive)
+
+
 def train_with_best_strength(
     reader: Reader, stages: Mapping[float, Stage], checkpoint: Path
 ) -> tuple[list[EpochRecord], int, list[StrengthTrial]]:

@@ -93,7 +93,8 @@ def _careful(path: Path, chunk: TextChunk, header: list[str], separator: str, co
     start = 0
     with _fields_of_any_length():
         while start < len(lines):
-            reader = csv.reader((line + "\n" for line in lines[start:]), delimiter=separator, strict=True)
+            rest = (lines[number] + "\n" for number in range(start, len(lines)))  # no copy: there may be many bad rows
+            reader = csv.reader(rest, delimiter=separator, strict=True)
             offset = start
             reason = ""
             while not reason and start < len(lines):

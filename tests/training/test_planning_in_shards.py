@@ -101,7 +101,6 @@ def _measure(process: int, workspace: Path, adapters: Path, settings: dict[str, 
                 return adapted, reader
 
             patch.setattr("peso.training.update.load_base", load_and_watch)
-            patch.setattr("peso.training.code_losses.EVALUATION_BATCH_TOKENS", 256)  # a plan is that of training
             checkpoint = folder / f"{process}-{block}.safetensors"
             run_update(materials, base, build_method(chosen), adapters, block, checkpoint)
         measured.append(held[-1] + watching[0].worst)

@@ -105,17 +105,19 @@ def replace_directory(finished: Path, path: Path) -> None:
         _finish(file)
     if not path.exists():
         os.replace(finished, path)
-    elif _exchange(finished, path):
-        _sync(path.parent)
-        shutil.rmtree(finished)
     else:
-        old = _temporary_sibling(path)
-        os.replace(path, old)
-        try:
-            os.replace(finished, path)
-        except OSError:
-            os.replace(old, path)
-            raise
+        staged, old = _temporary_sibling(path), _temporary_sibling(path)
+        os.replace(finished, staged)  # under its own name nobody may find the old one after a kill
+        if _exchange(staged, path):
+            old = staged
+        else:
+            os.replace(path, old)
+            try:
+                os.replace(staged, path)
+            except OSError:
+                os.replace(old, path)
+                os.replace(staged, finished)
+                raise
         shutil.rmtree(old)
     _sync(path.parent)
 

@@ -151,6 +151,7 @@ def test_wrong_imports_leave_nothing_behind(tmp_path: Path) -> None:
     release.mkdir()
     entry = {"previous_block": [], "current_block": ["1", "2"]}
     (release / "x.block_0.json").write_text(json.dumps({"a": entry, "b": entry}))
+    (release / "x.block_1.json").write_text(json.dumps({"c": entry}))
     (release / "x.index.json").write_text(json.dumps({"1": ["<a_0>"], "2": ["<a_1>"]}))
     good = tmp_path / "good"
     shutil.copytree(release, good)
@@ -161,7 +162,7 @@ def test_wrong_imports_leave_nothing_behind(tmp_path: Path) -> None:
     assert_one_sentence(peso("import", "peso-release", release, "-w", target), "item '9' of user 'a'")
     (release / "x.block_0.json").write_text(json.dumps({"a": entry | {"current_block": ["1"]}}))
     assert_one_sentence(peso("import", "peso-release", release, "-w", target), "user 'a' has one event")
-    (release / "x.block_0.json").rename(release / "x.block_1.json")
+    (release / "x.block_0.json").unlink()
     assert_one_sentence(peso("import", "peso-release", release, "-w", target), "no *.block_0.json")
     assert not target.exists()
     assert peso("import", "peso-release", good, "-w", target).returncode == 0

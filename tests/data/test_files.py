@@ -53,7 +53,7 @@ def test_a_failed_replacement_leaves_the_old_one(tmp_path: Path, monkeypatch: py
 
     def failing(source: Path, target: Path) -> None:
         calls.append(target)
-        if len(calls) == 2:
+        if len(calls) == 3:
             raise OSError("disk")
         rename(source, target)
 

@@ -88,9 +88,9 @@ def test_small_release(tmp_path: Path) -> None:
         (BLOCKS, INDEX | {"3": ["<a_0>", "<b_99999999999999999999>"]}, "number below 1,000,000"),
         (BLOCKS, INDEX | {"3": []}, "item '3' needs a list of code tokens"),
         ([BLOCKS[0], {}], INDEX, "block_1.json: expected a JSON object with at least one entry"),
-        (["[" * 100_000], INDEX, "nested too deep"),
-        ([{"7": entry([], ["1", "2"]) | {"current_block": []}}], INDEX, "empty current_block"),
-        ([{"7": ["1"]}], INDEX, "user '7' needs 'previous_block'"),
+        (["[" * 100_000, BLOCKS[1]], INDEX, "nested too deep"),
+        ([{"7": entry([], ["1", "2"]) | {"current_block": []}}, BLOCKS[1]], INDEX, "empty current_block"),
+        ([{"7": ["1"]}, BLOCKS[1]], INDEX, "user '7' needs 'previous_block'"),
         ([], INDEX, "no \\*.block_N.json file"),
     ],
 )
@@ -116,7 +116,7 @@ def test_items_that_nobody_took_are_kept(tmp_path: Path) -> None:
 def test_a_user_named_twice_is_refused(tmp_path: Path) -> None:
     twice = json.dumps(BLOCKS[0])[:-1] + ", " + json.dumps(BLOCKS[0])[1:]
     with pytest.raises(DataError, match=r"block_0.json: the key '7' occurs twice"):
-        read_peso_release(write_release(tmp_path, [twice], INDEX))
+        read_peso_release(write_release(tmp_path, [twice, BLOCKS[1]], INDEX))
 
 
 def test_two_data_sets_in_one_folder_are_refused(tmp_path: Path) -> None:

@@ -17,8 +17,11 @@ from peso.lm.vocabulary import build_vocabulary
 from worlds import LEVEL_SIZES, tiny_backbone, tiny_codes
 
 
-def adapted() -> tuple[PeftModel, list[int]]:
+def adapted(backbone: Path | None = None) -> tuple[PeftModel, list[int]]:
+    """A fresh adapter and its tokens; the backbone under it is saved where a folder is named."""
     model, tokenizer = tiny_backbone()
+    if backbone is not None:
+        save_backbone(model, tokenizer, backbone)
     tokens = build_vocabulary(tokenizer, tiny_codes(), LEVEL_SIZES).all_token_ids
     return attach_adapter(model, AdapterConfig(r=8, lora_alpha=16), tokens, seed=0), tokens
 
@@ -43,10 +46,7 @@ def test_only_lora_and_token_rows_train() -> None:
 
 
 def test_saved_adapter_is_read_by_peft_itself(tmp_path: Path) -> None:
-    model, tokenizer = tiny_backbone()
-    save_backbone(model, tokenizer, tmp_path / "backbone")
-    tokens = build_vocabulary(tokenizer, tiny_codes(), LEVEL_SIZES).all_token_ids
-    peft_model = attach_adapter(model, AdapterConfig(r=8, lora_alpha=16), tokens, seed=0)
+    peft_model, _ = adapted(tmp_path / "backbone")
     disturb(peft_model)
     (tmp_path / "adapter").mkdir()
     save_adapter(peft_model, tmp_path / "adapter")
@@ -67,10 +67,7 @@ def test_saved_adapter_is_read_by_peft_itself(tmp_path: Path) -> None:
 
 
 def test_a_version_in_bfloat16_takes_half_and_is_trained_on_in_float32(tmp_path: Path) -> None:
-    model, tokenizer = tiny_backbone()
-    save_backbone(model, tokenizer, tmp_path / "backbone")
-    tokens = build_vocabulary(tokenizer, tiny_codes(), LEVEL_SIZES).all_token_ids
-    peft_model = attach_adapter(model, AdapterConfig(r=8, lora_alpha=16), tokens, seed=0)
+    peft_model, _ = adapted(tmp_path / "backbone")
     disturb(peft_model)
     for name in ("whole", "half", "again"):
         (tmp_path / name).mkdir()

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from language_models import FAMILIES, write_language_model
@@ -13,6 +14,7 @@ from peso.lm.adapters import attach_adapter, load_adapter, save_adapter, stored_
 from peso.lm.backbone import build_backbone, load_tokenizer, load_weights, save_backbone
 from peso.lm.grown_codes import Growth, grow_adapter, grow_backbone
 from peso.lm.vocabulary import build_vocabulary
+from peso.types import Precision
 
 SIZES, GROWN = (3, 4), (3, 6)
 WEIGHTS = np.array([[0.5, 0.5, 0, 0], [0, 0, 0, 1]], dtype=np.float32)
@@ -20,7 +22,7 @@ GROWTH = Growth(GROWN, WEIGHTS)
 CODES = np.array([[0, 0], [2, 3]])
 
 
-def written(folder: Path, source: str, token_rows: str) -> PreTrainedTokenizerBase:
+def written(folder: Path, source: str, token_rows: str, precision: Precision = "float32") -> PreTrainedTokenizerBase:
     """A backbone with codes and a trained adapter in `folder`; its tokenizer."""
     model, tokenizer = build_backbone(
         BackboneConfig(source=source, hidden_size=16, num_layers=1, num_heads=2), SIZES, 0
@@ -36,7 +38,7 @@ def written(folder: Path, source: str, token_rows: str) -> PreTrainedTokenizerBa
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     (folder / "adapter").mkdir()
-    save_adapter(adapted, folder / "adapter")
+    save_adapter(adapted, folder / "adapter", precision)
     return tokenizer
 
 
@@ -85,3 +87,15 @@ def test_rows_come_from_what_the_adapter_knows(tmp_path: Path) -> None:
     for name, rows in before.items():
         assert torch.equal(after[name][:7], rows)
         assert torch.allclose(after[name][7:], torch.from_numpy(WEIGHTS) @ rows[3:7])
+
+
+@pytest.mark.parametrize("token_rows", ["codes", "all"])
+def test_a_version_in_bfloat16_grows_in_it(token_rows: str, tmp_path: Path) -> None:
+    written(tmp_path, "embedded", token_rows, "bfloat16")
+    model, tokenizer = load_weights(tmp_path / "backbone"), load_tokenizer(tmp_path / "backbone")
+    grow_backbone(model, tokenizer, GROWTH)
+    (tmp_path / "grown").mkdir()
+    grow_adapter(tmp_path / "adapter", tmp_path / "grown", tokenizer, GROWTH)
+    weights = load_file(tmp_path / "grown" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    assert load_adapter(model, tmp_path / "grown").dtype == torch.float32

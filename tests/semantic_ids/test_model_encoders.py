@@ -14,8 +14,8 @@ from peso.lm.backbone import save_backbone
 from peso.semantic_ids.encoders.base import Encoder, ItemContents, unit_rows
 from peso.semantic_ids.encoders.language_model import LanguageModelEncoder
 from peso.semantic_ids.encoders.registry import EncoderRequest, build_encoder, restore_encoder
-from peso.semantic_ids.encoders.weights import _fingerprint_of_sums, fingerprint_of_weights
-from peso.semantic_ids.frozen import FrozenState, load_frozen
+from peso.semantic_ids.encoders.weights import fingerprint_of_weights
+from peso.semantic_ids.frozen import load_frozen
 from worlds import tiny_backbone
 
 TEXTS = ["stainless steel bolt", "steel screw", "nylon climbing rope", "", "rope made of hemp"]
@@ -117,15 +117,6 @@ def test_the_fingerprint_knows_every_weight_and_no_threads(
     with torch.no_grad():
         model["a"][[0, 1]] = model["a"][[1, 0]]
     assert fingerprint_of_weights(model) != alone
-
-
-def test_sums_kept_by_an_earlier_version_are_taken_or_refused_with_a_way_out(tiny_folder: str) -> None:
-    encoder = LanguageModelEncoder(tiny_folder)
-    facts = encoder.state().facts
-    earlier = FrozenState({**facts, "weights": _fingerprint_of_sums(encoder._model)})
-    assert restore_encoder(earlier).state().facts == facts
-    with pytest.raises(ConfigError, match="set OMP_NUM_THREADS and the device as they were then, or encode"):
-        restore_encoder(FrozenState({**facts, "weights": "0" * 64}))
 
 
 @pytest.mark.parametrize("name", ["sentences", "language-model"])

@@ -5,13 +5,15 @@ from typing import Annotated
 
 import typer
 
-from peso.cli.options import JsonOption, print_json, show_progress
+from peso.cli.options import JsonOption, print_json, require_folder, show_progress
 
 
 def download(
     log: Annotated[str, typer.Argument(help="amazon-2018, amazon-2023 or movielens.", show_default=False)],
     part: Annotated[str, typer.Argument(help="A category, such as Video_Games, or a release, such as ml-1m.")],
-    folder: Annotated[Path, typer.Option("--folder", help="Where the files go.")] = Path("downloads"),
+    folder: Annotated[Path, typer.Option("--folder", help="Where the files go.", callback=require_folder)] = Path(
+        "downloads"
+    ),
     mirror: Annotated[
         str | None, typer.Option(help="Address that takes the place of the publisher's, with the same paths under it.")
     ] = None,

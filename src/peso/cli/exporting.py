@@ -5,13 +5,16 @@ from typing import Annotated
 
 import typer
 
-from peso.cli.options import JsonOption, WorkspaceOption, print_json, require_data, show_progress
+from peso.cli.options import JsonOption, WorkspaceOption, print_json, require_data, require_folder, show_progress
 from peso.types import ExportFormat
 
 
 def export(
     workspace: WorkspaceOption,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder to write into.", show_default=False, callback=require_folder),
+    ],
     form: Annotated[
         ExportFormat,
         typer.Option(

@@ -5,7 +5,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from peso.cli.options import JsonOption, WorkspaceOption, print_json, print_table, show_progress
+from peso.cli.options import JsonOption, WorkspaceOption, print_json, print_table, require_folder, show_progress
 from peso.types import EncoderName, QuantizerName
 
 app = typer.Typer(help="Give items semantic IDs, and judge them.", no_args_is_help=True, rich_markup_mode=None)
@@ -149,7 +149,9 @@ def drift(workspace: WorkspaceOption, json: JsonOption = False) -> None:
 @app.command("refresh")
 def refresh(
     workspace: WorkspaceOption,
-    into: Annotated[Path, typer.Option(help="Folder of the new workspace.", show_default=False)],
+    into: Annotated[
+        Path, typer.Option(help="Folder of the new workspace.", show_default=False, callback=require_folder)
+    ],
     share: Annotated[float, typer.Option(help="Largest share of the items that may change their codes.")] = 0.05,
     after: Annotated[
         int | None,

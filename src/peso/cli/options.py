@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -12,8 +13,51 @@ import typer
 if TYPE_CHECKING:
     import polars as pl
 
+
+def require_folder(option: typer.CallbackParam, path: Path | None) -> Path | None:
+    """A callback that refuses a folder which cannot be one, since a file stands at its place or above it.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    from peso.errors import ConfigError
+
+    found = None if path is None else next((place for place in (path, *path.parents) if place.exists()), None)
+    if found is not None and not found.is_dir():
+        raise ConfigError(f"{_flag(option)} {path}: {found} is a file; name a folder.")
+    return path
+
+
+def require_finite(option: typer.CallbackParam, number: float | None) -> float | None:
+    """A callback that refuses infinity, and what is no number: Python reads both as floats.
+
+    Raises:
+        ConfigError: it is one of them.
+    """
+    _check_finite(_flag(option), number)
+    return number
+
+
+def _flag(option: typer.CallbackParam) -> str:
+    return max(option.opts, key=len)
+
+
+def _check_finite(flag: str, number: float | None) -> None:
+    from peso.errors import ConfigError
+
+    if number is not None and not math.isfinite(number):
+        raise ConfigError(f"{flag} {number}: give a finite number.")
+
+
 WorkspaceOption = Annotated[
-    Path, typer.Option("--workspace", "-w", help="Folder that holds data, bases, runs and report.", show_default=False)
+    Path,
+    typer.Option(
+        "--workspace",
+        "-w",
+        help="Folder that holds data, bases, runs and report.",
+        show_default=False,
+        callback=require_folder,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 
@@ -66,6 +110,9 @@ def command_of(run: Callable[..., None], description: str | None, **groups: type
             )
 
     def command(**values: Any) -> None:
+        for name, value in values.items():
+            if isinstance(value, float):
+                _check_finite(f"--{name.replace('_', '-')}", value)
         run(**{group: kind(**{name: values[name] for name in names[group]}) for group, kind in groups.items()})
 
     command.__signature__ = Signature(list(options.values()))  # type: ignore[attr-defined]

@@ -5,7 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
-from peso.cli.options import JsonOption, WorkspaceOption, print_json, print_table, require_data, show_progress
+from peso.cli.options import (
+    JsonOption,
+    WorkspaceOption,
+    print_json,
+    print_table,
+    require_data,
+    require_finite,
+    show_progress,
+)
 
 GIB = 2**30
 
@@ -18,10 +26,17 @@ def plan(
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of the run to plan.")] = None,
     gpu_memory: Annotated[
         float | None,
-        typer.Option(help="Plan for an accelerator with so many GiB; without it, for this CPU.", min=0.1),
+        typer.Option(
+            help="Plan for an accelerator with so many GiB; without it, for this CPU.", min=0.1, callback=require_finite
+        ),
     ] = None,
     teraflops: Annotated[
-        float, typer.Option(help="10^12 floating-point operations per second that the accelerator keeps up.", min=0.01)
+        float,
+        typer.Option(
+            help="10^12 floating-point operations per second that the accelerator keeps up.",
+            min=0.01,
+            callback=require_finite,
+        ),
     ] = 100.0,
     processes: Annotated[
         int,

@@ -70,7 +70,7 @@ def make_config(file: Path | None = None, overrides: dict[str, Any] | None = Non
         overrides: nested values that win over the file (from command-line flags).
 
     Raises:
-        ConfigError: the file is missing or not TOML, or any key or value is wrong (all named in one message).
+        ConfigError: the file cannot be read, is not TOML, or any key or value is wrong (all named in one message).
     """
     values: dict[str, Any] = {}
     if file is not None:
@@ -78,6 +78,10 @@ def make_config(file: Path | None = None, overrides: dict[str, Any] | None = Non
             values = tomllib.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f"configuration file {file} does not exist; check the path given to --config.") from None
+        except OSError as error:
+            raise ConfigError(
+                f"configuration file {file} cannot be read ({error.strerror}); give a TOML file to --config."
+            ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"configuration file {file} is not valid TOML: {error}.") from None
     try:

@@ -35,7 +35,7 @@ from peso.types import (
 class Section(BaseModel):
     """A table of the configuration."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     UNNAMED: ClassVar[tuple[str, ...]] = ()
     """Options that are written only where they differ from their default: runs and bases are named by what is written,
@@ -89,7 +89,9 @@ class AdapterConfig(Section):
     """LoRA scale numerator; the update is (lora_alpha / r) B A (paper: 16)."""
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the adapter's input (paper: 0.05)."""
-    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    target_modules: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+    )
     """Linear layers that carry the adapter (paper: all seven of a Llama layer); "all-linear" alone names every linear
     layer of the decoder stack, whatever the model calls them."""
 
@@ -281,9 +283,9 @@ class MemoryConfig(Section):
 
     use: bool = True
     """Whether lists and log-likelihoods are those of model and memory together; the paper's are the model's alone."""
-    lag_weights: tuple[float, ...] = (1.0, 0.7, 0.5, 0.35, 0.25)
+    lag_weights: tuple[Annotated[float, Field(ge=0)], ...] = (1.0, 0.7, 0.5, 0.35, 0.25)
     """How much the neighbours of a history's last item count, of the one before it, and so on."""
-    distance_weights: tuple[float, ...] = (1.0, 0.7, 0.5, 0.35, 0.25)
+    distance_weights: tuple[Annotated[float, Field(ge=0)], ...] = (1.0, 0.7, 0.5, 0.35, 0.25)
     """How much items that stand next to each other in a user's sequence count, with one item between, and so on."""
     backward: float = Field(0.5, ge=0)
     """How much a neighbour that came before counts, relative to one that came after."""
@@ -296,6 +298,13 @@ class MemoryConfig(Section):
     strength: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     """What the model weighs at every level, in counts: with as many weighted counts both have the same say. "auto"
     chooses it per level and block, by the likelihood of the block's validation targets."""
+
+    @field_validator("lag_weights")
+    @classmethod
+    def _remembers(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not any(value):
+            raise ValueError("one weight at least must be above 0; memory.use = false turns the memory off")
+        return value
 
 
 class EvaluationConfig(Section):

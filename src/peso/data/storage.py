@@ -84,13 +84,16 @@ def load_dataset(folder: Path) -> Dataset:
     return dataset
 
 
-def read_facts(path: Path, what: str, fields: Mapping[str, type]) -> dict[str, Any]:
-    """Reads a JSON object that peso wrote beside its tables.
+def read_facts(
+    path: Path, what: str, fields: Mapping[str, type], cure: str = "import the data again"
+) -> dict[str, Any]:
+    """Reads a JSON object that peso wrote.
 
     Args:
         path: the file.
         what: what the file is, for the error message.
         fields: the keys that must be there, with the type of each value.
+        cure: what to do about a damaged one.
 
     Raises:
         WorkspaceError: the file is missing, is not JSON, or lacks a field.
@@ -98,7 +101,7 @@ def read_facts(path: Path, what: str, fields: Mapping[str, type]) -> dict[str, A
     facts = read_json(path, what)
     for name, kind in fields.items():
         if not isinstance(facts, dict) or not isinstance(facts.get(name), kind):
-            raise WorkspaceError(f"{what}: {path} has no valid {name!r}; it is damaged, import the data again.")
+            raise WorkspaceError(f"{what}: {path} has no valid {name!r}; it is damaged, {cure}.")
     return dict(facts)
 
 

@@ -18,7 +18,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peso.data.examples import targets_of_block
-from peso.files import hash_of_json, read_json, remove_leftovers
+from peso.data.storage import read_facts
+from peso.files import hash_of_json, remove_leftovers
 from peso.lm.adapters import attach_adapter, load_adapter, lora_parameters, save_adapter, token_row_parameters
 from peso.lm.alignment import alignment_texts
 from peso.lm.backbone import EMBEDDED, build_backbone, load_tokenizer, load_weights, save_backbone
@@ -44,6 +45,9 @@ BACKBONE: Final = "backbone"
 """Names of the parts that a stage trains; those that an anchor holds are `peso.methods.base.Part`."""
 
 BASE_BLOCK = 0
+
+_FACTS = {"seconds": float, "num_parameters": int, "epochs": list}
+"""What `base.json` must hold."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +101,16 @@ def read_base(materials: Materials, bases: Path, was_reused: bool = True) -> Bas
         WorkspaceError: it is missing or damaged.
     """
     folder = bases / materials.base_id
-    record = read_json(folder / "base.json", "base checkpoint")
+    record = _read_record(folder)
     return Base(
         materials.base_id, folder, was_reused, record["seconds"], record["num_parameters"], record["epochs"],
         record.get("carried_from"),
     )  # fmt: skip
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    cure = f"restore it, or remove {folder} to train the base again"
+    return read_facts(folder / "base.json", "base checkpoint", _FACTS, cure)
 
 
 def load_base(materials: Materials, base: Base, adapter: Path | None = None) -> tuple[PeftModel, Reader]:
@@ -261,7 +270,7 @@ def _trained_backbone(
     """The backbone and its tokenizer, with its training log if another base had trained it already."""
     config = materials.config
     for file in sorted(bases.glob("*/base.json")) if config.backbone.source == EMBEDDED else []:
-        record = read_json(file, "base checkpoint")
+        record = _read_record(file.parent)
         if record.get("backbone_id") == materials.backbone_id:
             log.info("the backbone of base %s is reused", file.parent.name)
             model, tokenizer = load_weights(file.parent / BACKBONE), load_tokenizer(file.parent / BACKBONE)

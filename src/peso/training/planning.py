@@ -167,7 +167,7 @@ def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: floa
 def _not_planned(config: RunConfig) -> list[str]:
     parts = {
         "the alignment of titles with semantic IDs": config.alignment.epochs > 0,
-        "the second adapter of lsat": config.method == "lsat",
+        "the adapter of all data so far": config.method == "lsat",
         "past adapters": config.method in ("sum_lora", "sd_lora", "inf_lora"),
         "what the method's own penalty keeps": config.method in ("ewc", "orthogonal", "output_kl"),
     }

@@ -5,6 +5,7 @@ Sources: https://amazon-reviews-2023.github.io, https://nijianmo.github.io/amazo
 
 from dataclasses import dataclass
 from typing import get_args
+from urllib.parse import urlsplit
 
 from peso.errors import ConfigError
 from peso.types import PublicLog
@@ -43,7 +44,7 @@ def addresses_of(log: str, part: str, mirror: str | None = None) -> list[Address
         mirror: takes the place of the publisher's address, with the same paths under it.
 
     Raises:
-        ConfigError: there is no such log or release, or the part cannot be a name.
+        ConfigError: there is no such log or release, the part cannot be a name, or the mirror is no web address.
     """
     if log not in get_args(PublicLog):
         raise ConfigError(f"there is no public log {log!r}; choose one of {', '.join(get_args(PublicLog))}.")
@@ -58,4 +59,13 @@ def addresses_of(log: str, part: str, mirror: str | None = None) -> list[Address
 
 
 def _base(mirror: str | None, published: str) -> str:
-    return published if mirror is None else mirror.rstrip("/")
+    if mirror is None:
+        return published
+    try:
+        parts = urlsplit(mirror)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise ConfigError(f"--mirror {mirror!r} is no web address; write it in full, such as {published}.")
+    return mirror.rstrip("/")

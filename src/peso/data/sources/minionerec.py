@@ -33,8 +33,8 @@ def read_minionerec(folder: Path) -> ImportedData:
         folder: holds one `*.item.json`, one `*.index.json`, and the tables; `train` may be absent.
 
     Raises:
-        DataError: a file is missing, damaged or not of this layout, or a row does not go on where its user's last one
-            ended.
+        DataError: a file is missing, damaged or not of this layout, the tables hold no row, or a row does not go on
+            where its user's last one ended.
     """
     items_file, index_file = (_only(folder, f"*.{name}.json") for name in ("item", "index"))
     tables = [_only(folder, f"*.{period}.csv") for period in _PERIODS if period != "train" or _has_train(folder)]
@@ -48,6 +48,8 @@ def read_minionerec(folder: Path) -> ImportedData:
     events: Events = {}
     for path in tables:
         _read_rows(path, 0 if path.name.endswith(".train.csv") else 1 + tables[-2:].index(path), events, number)
+    if not events:
+        raise DataError(f"{folder}: no table holds a row under its header; copy the release again.")
     user_ids = sorted(events, key=natural_order)
     flat = [(user, block, number[item]) for user, name in enumerate(user_ids) for block, item in events[name]]
     users, blocks, items = np.array(flat, dtype=np.int64).T.copy()

@@ -27,8 +27,8 @@ def read_peso_release(folder: Path) -> ImportedData:
         folder: holds `*.block_0.json`, `*.block_1.json`, ... and one `*.index*.json`.
 
     Raises:
-        DataError: a file is missing, damaged or not of this layout; an item has no code; a user has a single event;
-            or a user's `previous_block` is not what the earlier blocks say.
+        DataError: a file is missing, damaged or not of this layout; there is no block after block 0; an item has no
+            code; a user has a single event; or a user's `previous_block` is not what the earlier blocks say.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give the folder that holds the *.block_N.json files.")
@@ -80,6 +80,8 @@ def _block_files(folder: Path) -> list[Path]:
     missing = sorted(set(range(max(numbered) + 1)) - set(numbered))
     if missing:
         raise DataError(f"{folder} has block {max(numbered)} but no *.block_{missing[0]}.json; blocks count from 0.")
+    if len(numbered) == 1:
+        raise DataError(f"{folder} holds block 0 alone, and there is nothing to update on; add *.block_1.json.")
     return [numbered[block] for block in sorted(numbered)]
 
 

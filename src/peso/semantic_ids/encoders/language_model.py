@@ -80,7 +80,7 @@ class LanguageModelEncoder:
             ConfigError: the model is gone or has other weights than it had.
         """
         encoder = cls(state.facts["source"])
-        check_same_weights(encoder._model, encoder.state(), state)
+        check_same_weights(encoder.state(), state)
         return encoder
 
 

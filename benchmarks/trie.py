@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.constraint import constraint_seconds
 from benchmarks.harness import Outcome, Target, compare, run_benchmark, seconds_of
 from peso.config import BackboneConfig
 from peso.decoding.beam import beam_search
 from peso.decoding.body import Body
 from peso.decoding.code_scores import CodeScores
-from peso.decoding.expansion import best_children
 from peso.decoding.quick_body import quick_body
 from peso.decoding.trie import Trie
 from peso.decoding.trie_file import ITEM_COLUMN, build_trie_from_parquet, level_column, load_trie, save_trie
@@ -36,7 +36,6 @@ NUM_USERS, BEAM_WIDTH = 64, 10
 MEAN_HISTORY_TOKENS = 40
 QUICK_SIZES, FULL_SIZES = (10**4, 10**5, 10**6), (10**4, 10**5, 10**6, 10**7)
 TURNS = 7
-STEPS_PER_TURN = 10
 MAX_BYTES_PER_ITEM, MAX_GROWTH, MAX_OVERHEAD, MAX_BUILD_SECONDS = 40, 0.05, 0.01, 10
 
 
@@ -73,17 +72,10 @@ def measure(quick: bool) -> Outcome:
         )
         for size in sizes:
             facts = details[f"{size:.0e}"]
-            inputs = _inputs_of_steps(tries[size])
-            steps = compare(
-                {
-                    "with_trie": partial(seconds_of, partial(_choose, tries[size], inputs)),
-                    "without_trie": partial(seconds_of, partial(_choose_freely, inputs)),
-                },
-                3 * TURNS,
-            )
+            steps = constraint_seconds(tries[size], NUM_USERS, BEAM_WIDTH, NUM_CODES, 3 * TURNS)
             facts["decode_seconds"] = decoded.median(f"{size:.0e}")
             for side in steps.measured:
-                facts[f"choosing_seconds_{side}"] = steps.median(side) / STEPS_PER_TURN
+                facts[f"choosing_seconds_{side}"] = steps.median(side)
             extra = facts["choosing_seconds_with_trie"] - facts["choosing_seconds_without_trie"]
             facts["overhead"] = extra / facts["decode_seconds"]
     smallest, largest = (f"{size:.0e}" for size in (sizes[0], sizes[-1]))
@@ -151,34 +143,6 @@ def skewed_codes(size: int, generator: np.random.Generator) -> list[NDArray[np.u
         keys = np.unique(np.concatenate([keys, prefix]))
     keys = generator.permutation(keys)[:size]
     return [(keys >> 8 * (NUM_LEVELS - 1 - level)).astype(np.uint8) for level in range(NUM_LEVELS)]
-
-
-def _inputs_of_steps(trie: Trie) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Nodes, scores and log-probabilities of every level of a search with random logits."""
-    generator = torch.Generator().manual_seed(0)
-    nodes, scores = torch.zeros(NUM_USERS, 1, dtype=torch.int64), torch.zeros(NUM_USERS, 1)
-    inputs = []
-    for level in range(NUM_LEVELS):
-        log_probabilities = torch.randn(*nodes.shape, NUM_CODES, generator=generator).log_softmax(-1)
-        inputs.append((nodes, scores, log_probabilities))
-        step = best_children(trie, level, nodes, scores, log_probabilities, BEAM_WIDTH)
-        nodes, scores = step.nodes, step.scores
-    return inputs
-
-
-@torch.inference_mode()
-def _choose(trie: Trie, inputs: list[tuple[Tensor, Tensor, Tensor]]) -> None:
-    for _ in range(STEPS_PER_TURN):
-        for level, (nodes, scores, log_probabilities) in enumerate(inputs):
-            best_children(trie, level, nodes, scores, log_probabilities, BEAM_WIDTH)
-
-
-@torch.inference_mode()
-def _choose_freely(inputs: list[tuple[Tensor, Tensor, Tensor]]) -> None:
-    for _ in range(STEPS_PER_TURN):
-        for _, scores, log_probabilities in inputs:
-            best = (log_probabilities + scores[..., None]).flatten(1).topk(BEAM_WIDTH, dim=1)
-            _parent, _code = best.indices // NUM_CODES, best.indices % NUM_CODES
 
 
 if __name__ == "__main__":

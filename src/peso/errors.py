@@ -21,5 +21,9 @@ class WorkspaceError(PesoError):
     """A workspace, run, or checkpoint is missing, incomplete, or belongs to other data."""
 
 
+class TrainingError(PesoError):
+    """Training cannot go on with this configuration."""
+
+
 class InstallationError(PesoError):
     """A library that an option needs is not installed."""

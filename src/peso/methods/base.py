@@ -117,7 +117,10 @@ class ContinualMethod:
     """What later blocks change."""
 
     def candidates(self) -> Mapping[float, "ContinualMethod"]:
-        """The same method with every strength that the block may choose from, 0 among them; empty if it has its own."""
+        """The same method with every strength that the block may choose from, 0 among them; empty if it has its own.
+
+        A block without validation targets to choose by is trained by the method as it is.
+        """
         return {}
 
     def legs(self, view: BlockView) -> Sequence[Leg]:

@@ -22,7 +22,8 @@ class Peso(ContinualMethod):
         """Chooses the form.
 
         Args:
-            config: form, strength and metric; strength 0 gives `Single` bit for bit, and "auto" only `candidates`.
+            config: form, strength and metric; strength 0 gives `Single` bit for bit, "auto" `candidates`, and where
+                there is nothing to choose by the form's default strength.
         """
         assert config.strength is not None, "a checked configuration has a strength"
         self._config, self._form = config, config.form
@@ -37,8 +38,8 @@ class Peso(ContinualMethod):
 
     @property
     def _strength(self) -> float:
-        assert not isinstance(self._config.strength, str | None), "a candidate trains, not the choice among them"
-        return self._config.strength
+        assert self._config.strength is not None, "a checked configuration has a strength"
+        return DEFAULT_STRENGTHS[self._form] if self._config.strength == "auto" else self._config.strength
 
     def penalty(self, anchor: Sequence[Tensor], view: BlockView) -> Penalty | None:
         """Strength times the proximal term between A and B and their previous state, in every form but "decoupled"."""

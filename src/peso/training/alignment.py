@@ -15,9 +15,10 @@ from peso.lm.batching import batches_of_similar_length
 from peso.lm.parameters import FlatParameters
 from peso.seeding import derive_seed
 from peso.training.checkpoints import load_checkpoint, save_checkpoint
+from peso.training.epochs import EpochRecord, refuse_divergence
 from peso.training.optimisation import FlatOptimizer
 from peso.training.processes import is_first, take_from_first, wait_for_all
-from peso.training.trainer import EpochRecord, clip_gradient
+from peso.training.trainer import clip_gradient
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,9 @@ def align(
 
     Returns:
         A record per epoch; losses are means over response tokens in nats, the validation loss that of the first texts.
+
+    Raises:
+        TrainingError: a loss is not finite.
     """
     lengths = np.array([len(text.tokens) for text in texts])
     plan = [
@@ -87,6 +91,9 @@ def align(
             optimizer.step()
             total, count = total + float(losses.detach().sum()), count + len(losses)
         checked = _mean_loss(model, texts[:_CHECKED_TEXTS], pad_token_id, config.batch_texts)
+        where = f"block 0, stage {STAGE}, epoch {epoch + 1} of {config.epochs}"
+        for loss in (total, checked):
+            refuse_divergence(loss, "the loss", where, {"alignment.learning_rate": config.learning_rate})
         seconds = time.perf_counter() - started
         records.append(EpochRecord(0, epoch + 1, total / count, checked, None, seconds))
         log.info("%s: epoch %d/%d, loss %.3f nats per token", STAGE, epoch + 1, config.epochs, checked)

@@ -4,7 +4,6 @@ A base is stored under the hash of everything that decides it, so a second run o
 base of another adapter on an equal backbone takes the backbone from there and trains the adapter only.
 """
 
-import json
 import logging
 import shutil
 import time
@@ -19,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peso.data.examples import targets_of_block
 from peso.data.storage import read_facts
-from peso.files import hash_of_json, remove_leftovers
+from peso.files import hash_of_json, remove_leftovers, write_json
 from peso.lm.adapters import attach_adapter, load_adapter, lora_parameters, save_adapter, token_row_parameters
 from peso.lm.alignment import alignment_texts
 from peso.lm.backbone import EMBEDDED, build_backbone, load_tokenizer, load_weights, save_backbone
@@ -31,10 +30,11 @@ from peso.lm.sharding import shard_frozen
 from peso.training.alignment import STAGE as ALIGNMENT
 from peso.training.alignment import align
 from peso.training.backbone_check import check_backbone
+from peso.training.epochs import EpochRecord
 from peso.training.importing import FRESH, imported_adapter
 from peso.training.materials import Materials, Reader, build_reader
 from peso.training.processes import is_first, locked_by_first, shares_backbone, wait_for_all, written_by_first
-from peso.training.trainer import EpochRecord, Stage, tokens_of_a_pass, train_stage
+from peso.training.trainer import Stage, tokens_of_a_pass, train_stage
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
         parts = {BACKBONE: FlatParameters(model.named_parameters())}
         stage = _base_stage(
             materials, reader, BACKBONE, parts, config.backbone.epochs, config.backbone.learning_rate,
-            config.backbone.weight_decay,
+            config.backbone.weight_decay, "backbone.learning_rate",
         )  # fmt: skip
         records, selected = train_stage(model, reader.likelihood, stage, unfinished / "backbone.safetensors")
         epochs += _as_rows(records, selected, BACKBONE)
@@ -227,7 +227,7 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
             training = config.training
             stage = _base_stage(
                 materials, reader, "adapter", adapter_parts(adapted), training.base_epochs,
-                training.base_learning_rate, training.base_weight_decay,
+                training.base_learning_rate, training.base_weight_decay, "training.base_learning_rate",
             )  # fmt: skip
             records, selected = train_stage(model, reader.likelihood, stage, unfinished / "adapter.safetensors")
             epochs += _as_rows(records, selected, "adapter")
@@ -244,7 +244,7 @@ def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
             "backbone_id": materials.backbone_id,
             "config": config.base_part(),
         }
-        (temporary / "base.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        write_json(temporary / "base.json", record)
 
 
 def _aligned(
@@ -290,6 +290,7 @@ def _base_stage(
     epochs: int,
     learning_rate: float,
     weight_decay: float,
+    rate_key: str,
 ) -> Stage:
     return Stage(
         name=f"base_{name}",
@@ -306,6 +307,7 @@ def _base_stage(
         training=materials.config.training,
         seed=materials.config.seed,
         tokens_of_a_pass=tokens_of_a_pass(reader.model, materials.config.training),
+        rate_keys=dict.fromkeys(parts, rate_key),
     )
 
 

@@ -24,7 +24,7 @@ def save_checkpoint(path: Path, key: str, record: dict[str, Any], tensors: dict[
         tensors: parameters and optimizer state.
     """
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"key": key, _RECORD: json.dumps(record)})
+        save_file(tensors, temporary, metadata={"key": key, _RECORD: json.dumps(record, allow_nan=False)})
 
 
 def load_checkpoint(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
@@ -52,4 +52,4 @@ def load_checkpoint(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Ten
         ) from None
     if metadata.get("key") != key:
         raise WorkspaceError(f"checkpoint {path} belongs to another configuration; remove it to start over.")
-    return json.loads(metadata[_RECORD]), tensors
+    return json.loads(metadata[_RECORD], parse_constant=lambda _: None), tensors

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from peso.files import hash_of_json
+from peso.training.epochs import EpochRecord, kept_epoch
 from peso.training.materials import Reader
-from peso.training.trainer import EpochRecord, Stage, train_stage
+from peso.training.trainer import Stage, train_stage
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ def train_with_best_strength(
         for strength in alive:
             # After an interruption a candidate may be further along than this round.
             so_far = train(strength, epochs)[0][:epochs]
-            loss = min(record.valid_loss for record in so_far)
+            loss = so_far[kept_epoch(so_far) - 1].valid_loss
+            assert loss is not None, "strengths are chosen among where there are validation targets"
             seconds = sum(record.seconds for record in so_far)
             trials[strength] = StrengthTrial(first.block, strength, epochs, loss, seconds, selected=False)
         ranked = sorted(alive, key=lambda strength: (trials[strength].valid_loss, strength))

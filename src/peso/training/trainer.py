@@ -7,8 +7,8 @@ continues bit for bit.
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from peso.lm.sharding import is_sharded
 from peso.seeding import derive_seed
 from peso.training.checkpoints import load_checkpoint, save_checkpoint
 from peso.training.code_losses import mean_loss
+from peso.training.epochs import EpochRecord, kept_epoch, refuse_divergence
 from peso.training.optimisation import FlatOptimizer
 from peso.training.processes import add_over_processes, is_first, num_processes, own_passes, process_number, share_of
 from peso.training.pulled_steps import PULLS_PER_LOG, STEPS_PER_PULL, Pull, PulledSteps
@@ -37,30 +38,6 @@ AddPenalty = Callable[[], None]
 
 STEPS_PER_LOG = STEPS_PER_PULL * PULLS_PER_LOG
 """A penalty's share is measured at every 32nd step, as a pull's is: doing so costs as much as a cheap penalty."""
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """What one epoch did.
-
-    Attributes:
-        block: the block trained on.
-        epoch: 1-based.
-        train_loss: mean -log p(item) over training targets, nats; at the training temperature, and with the end token's
-            where that trains.
-        valid_loss: mean -log p(item) over validation targets after the epoch, nats; without the penalty.
-        gradient_ratio: mean over steps of what the proximal term does over what the cross-entropy does: of a penalty
-            |its gradient| / |gradient of the cross-entropy| on the penalised parameters, of a pull |its move| / |the
-            optimizer's move since the pull before| on all; at every 32nd step, None without either.
-        seconds: training time, validation included.
-    """
-
-    block: int
-    epoch: int
-    train_loss: float
-    valid_loss: float
-    gradient_ratio: float | None
-    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +63,7 @@ class Stage:
         pull: follows the optimizer's steps (see `PulledSteps`).
         tokens_of_a_pass: what a pass costs besides its tokens, in tokens: batches are cut into passes where padding
             costs more. 0 never cuts.
+        rate_keys: the key of the configuration that sets each part's rate, for who must lower it.
     """
 
     name: str
@@ -105,6 +83,13 @@ class Stage:
     add_penalty: AddPenalty | None = None
     pull: Pull | None = None
     tokens_of_a_pass: int = 0
+    rate_keys: Mapping[str, str] = field(default_factory=dict)
+
+    def refuse_divergence(self, value: float, what: str, epoch: int, step: str = "") -> None:
+        """See `peso.training.epochs.refuse_divergence`."""
+        rates = {self.rate_keys.get(part, part): rate for part, rate in self.learning_rates.items()}
+        where = f"block {self.block}, stage {self.name}, epoch {epoch + 1} of {self.epochs}{step}"
+        refuse_divergence(value, what, where, rates)
 
 
 TOKENS_OF_A_PASS = 320
@@ -125,7 +110,7 @@ def tokens_of_a_pass(model: PreTrainedModel, training: TrainingConfig) -> int:
 def train_stage(
     model: PreTrainedModel, likelihood: CodeLikelihood, stage: Stage, checkpoint: Path, until: int | None = None
 ) -> tuple[list[EpochRecord], int]:
-    """Trains, keeping the epoch with the least validation loss in the model's parameters.
+    """Trains, keeping the epoch with the least validation loss, or without validation targets the last, in the model.
 
     Args:
         model: causal LM, plain or with an adapter injected; left in eval mode with the best parameters.
@@ -138,6 +123,9 @@ def train_stage(
 
     Returns:
         The record of each epoch, and the selected epoch (1-based).
+
+    Raises:
+        TrainingError: a loss or a parameter is not finite; the checkpoint stays that of the epoch before.
     """
     lengths, weights = stage.builder.row_lengths(stage.train_rows), stage.train_rows.num_targets
     plan = [batches_of_epoch(stage, lengths, weights, epoch) for epoch in range(stage.epochs)]
@@ -153,20 +141,26 @@ def train_stage(
         best = {name: loaded[1][f"{name}.best"] for name in stage.parts}
         log.info("%s: continuing after epoch %d", stage.name, len(records))
 
+    if not len(stage.valid_rows):
+        log.info("%s: no validation targets (no user has three events); the last epoch is kept", stage.name)
     for epoch in range(len(records), stage.epochs if until is None else until):
         started = time.perf_counter()
         torch.manual_seed(derive_seed(stage.seed, "dropout", stage.name, epoch) + process_number())
         if stage.training.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        train_loss, ratio = _train_epoch(model, likelihood, stage, optimizer, plan[epoch])
-        valid_loss = mean_loss(model, likelihood, stage.builder, stage.valid_rows)
+        train_loss, ratio = _train_epoch(model, likelihood, stage, optimizer, plan[epoch], epoch)
+        valid_loss = None
+        if len(stage.valid_rows):
+            valid_loss = mean_loss(model, likelihood, stage.builder, stage.valid_rows)
+            stage.refuse_divergence(valid_loss, "the validation loss", epoch)
         seconds = time.perf_counter() - started
-        if not records or valid_loss < min(record.valid_loss for record in records):
-            best = {name: part.snapshot() for name, part in stage.parts.items()}
         records.append(EpochRecord(stage.block, epoch + 1, train_loss, valid_loss, ratio, seconds))
+        if kept_epoch(records) == epoch + 1:
+            best = {name: part.snapshot() for name, part in stage.parts.items()}
+        validated = "none" if valid_loss is None else f"{valid_loss:.3f} nats"
         log.info(
-            "%s: epoch %d/%d, training loss %.3f, validation loss %.3f nats, %.0f targets/s",
-            stage.name, epoch + 1, stage.epochs, train_loss, valid_loss, weights.sum() / seconds,
+            "%s: epoch %d/%d, training loss %.3f, validation loss %s, %.0f targets/s",
+            stage.name, epoch + 1, stage.epochs, train_loss, validated, weights.sum() / seconds,
         )  # fmt: skip
         state = optimizer.state() | {f"{name}.best": values for name, values in best.items()}
         if is_first():
@@ -175,7 +169,7 @@ def train_stage(
     for name, part in stage.parts.items():
         part.restore(best[name])
     model.eval()
-    return records, 1 + int(np.argmin([record.valid_loss for record in records]))
+    return records, kept_epoch(records)
 
 
 def batches_of_epoch(stage: Stage, lengths: np.ndarray, weights: np.ndarray, epoch: int) -> list[np.ndarray]:
@@ -197,6 +191,7 @@ def _train_epoch(
     stage: Stage,
     optimizer: FlatOptimizer,
     batches: list[np.ndarray],
+    epoch: int,
 ) -> tuple[float, float | None]:
     model.train()
     total = torch.zeros((), dtype=torch.float64, device=model.device)
@@ -207,6 +202,13 @@ def _train_epoch(
         loss, step_ratio = training_step(model, likelihood, stage, optimizer, chosen, pulled, is_last, is_logged)
         total += loss.double()
         ratios += [] if step_ratio is None else [step_ratio]
+        if is_last or is_logged:  # reading the loss waits for the accelerator
+            step = f", step {number} of {len(batches)}"
+            stage.refuse_divergence(float(total), "the training loss", epoch, step)
+    for part in stage.parts.values():
+        stage.refuse_divergence(
+            float(torch.linalg.vector_norm(part.data.detach(), torch.inf)), "the largest weight", epoch
+        )
     ratio = float(torch.stack(ratios).mean()) if ratios else None
     return float(total) / int(stage.train_rows.num_targets.sum()), ratio
 

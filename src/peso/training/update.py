@@ -1,6 +1,5 @@
 """One update: the adapter of block t - 1 becomes the adapter of block t."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -13,7 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from peso.data.dataset import IntArray
-from peso.files import hash_of_json
+from peso.data.examples import targets_of_block
+from peso.files import hash_of_json, write_json
 from peso.lm.adapters import read_token_rows, save_adapter, stored_token_rows, write_token_rows
 from peso.lm.low_rank import LowRank, read_low_rank, write_low_rank
 from peso.lm.merging import merge_adapter
@@ -116,8 +116,12 @@ def update_stage(
         for part, towards_anchor in pulls.items():
             towards_anchor(pulled[part], rates[part])
 
-    rates = {LORA: training.learning_rate, MAGNITUDES: training.learning_rate}
-    rates |= {TOKEN_ROWS: training.token_rows_learning_rate, BACKBONE: config.full.learning_rate}
+    rates = {
+        LORA: ("training.learning_rate", training.learning_rate),
+        MAGNITUDES: ("training.learning_rate", training.learning_rate),
+        TOKEN_ROWS: ("training.token_rows_learning_rate", training.token_rows_learning_rate),
+        BACKBONE: ("full.learning_rate", config.full.learning_rate),
+    }
     return Stage(
         name=name,
         key=hash_of_json([materials.update_id, name]),
@@ -127,7 +131,7 @@ def update_stage(
         train_rows=training_rows(materials, targets),
         valid_rows=validation_rows(materials, view.block),
         epochs=training.epochs,
-        learning_rates={part: rates[part] for part in parts},
+        learning_rates={part: rates[part][1] for part in parts},
         batch_targets=training.batch_targets,
         weight_decay=training.weight_decay,
         training=training,
@@ -136,6 +140,7 @@ def update_stage(
         add_penalty=add_penalty,
         pull=pull if pulls else None,
         tokens_of_a_pass=tokens_of_a_pass(reader.model, training),
+        rate_keys={part: rates[part][0] for part in parts},
     )
 
 
@@ -201,7 +206,8 @@ def _train_adapter(
         view.begin(parts)
         # A method's only leg keeps the block's plain name, on which order and dropout depend.
         name = f"block_{block}" if len(legs) == 1 else f"block_{block}_leg_{number}"
-        variants: list[tuple[float | None, ContinualMethod]] = [*method.candidates().items()] or [(None, method)]
+        candidates = method.candidates() if len(targets_of_block(materials.dataset, block, "valid")) else {}
+        variants: list[tuple[float | None, ContinualMethod]] = [*candidates.items()] or [(None, method)]
         stages = {
             strength: update_stage(materials, reader, parts, variant, view, leg.targets, name)
             for strength, variant in variants
@@ -249,7 +255,7 @@ def write_update(folder: Path, model: PreTrainedModel | PeftModel, update: Updat
         size = save_state(model, folder)
     written = Update(**asdict(update) | {"adapter_bytes": size})
     record = asdict(written) | {"update_id": materials.update_id}
-    (folder / UPDATE_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    write_json(folder / UPDATE_FILE, record)
     return written
 
 

@@ -157,7 +157,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, what: str) -> Any:
-    """Reads a JSON file that peso wrote.
+    """Reads a JSON file that peso wrote; a NaN, as older versions wrote for a mean over nothing, is None.
 
     Args:
         path: the file.
@@ -167,7 +167,7 @@ def read_json(path: Path, what: str) -> Any:
         WorkspaceError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
     except FileNotFoundError:
         raise WorkspaceError(f"{what}: {path} does not exist; check the path or create it first.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -78,7 +78,9 @@ def print_result(folder: Path, json: bool) -> None:
 
     columns = ["block", "num_targets", "hit@10", "ndcg@10", "log_likelihood", "train_seconds", "test_seconds"]
     print_table(pl.DataFrame([{name: block[name] for name in columns} for block in result["blocks"]]))
-    typer.echo(f"mean NDCG@10 over later blocks: {result['mean']['ndcg@10']:.4f}")
+    mean = result["mean"]["ndcg@10"]
+    shown = "none, as no later block has a user with three events" if mean is None else f"{mean:.4f}"
+    typer.echo(f"mean NDCG@10 over later blocks: {shown}")
     typer.echo(str(folder / "result.json"))
 
 

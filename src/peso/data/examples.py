@@ -8,11 +8,13 @@ included), cut to the last `max_history` items.
 A target is named by its event index: its user is `event_user[e]`, its item `event_item[e]`.
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
 
 from peso.data.dataset import Dataset, IntArray
+from peso.errors import DataError
 from peso.types import CatalogueName
 
 Role = Literal["train", "valid", "test"]
@@ -42,6 +44,30 @@ def targets_of_block(dataset: Dataset, block: int, role: Role) -> IntArray:
     if role == "valid":
         return events[is_evaluated & (from_end == 2)]
     return events[~is_evaluated | (from_end > 2)]
+
+
+def num_later_tests(dataset: Dataset) -> int:
+    """Test targets of all blocks behind block 0 together."""
+    return sum(len(targets_of_block(dataset, block, "test")) for block in range(1, dataset.num_blocks))
+
+
+def require_test_targets(dataset: Dataset, blocks: Iterable[int], what: str) -> None:
+    """Refuses data in which one of some blocks has nothing to test on, nor to validate on.
+
+    Args:
+        dataset: the events.
+        blocks: 0-based block numbers.
+        what: needs the targets, for the error.
+
+    Raises:
+        DataError: it is so.
+    """
+    for block in blocks:
+        if not len(targets_of_block(dataset, block, "test")):
+            raise DataError(
+                f"{what} needs validation and test targets in block {block}, and no user has "
+                f"{MIN_EVENTS_FOR_EVALUATION} events there; cut the log into longer blocks."
+            )
 
 
 def all_events_of_block(dataset: Dataset, block: int) -> IntArray:

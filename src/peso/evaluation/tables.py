@@ -7,6 +7,28 @@ from numpy.typing import NDArray
 from peso.data.dataset import Dataset, IntArray
 from peso.evaluation.groups import user_groups
 
+_TARGETS = {
+    "protocol": pl.String,
+    "model_block": pl.Int64,
+    "block": pl.Int64,
+    "user_id": pl.String,
+    "item_id": pl.String,
+    "event": pl.Int64,
+    "is_ranked": pl.Boolean,
+    "rank": pl.Int64,
+    "log_likelihood": pl.Float64,
+    "group": pl.String,
+    "is_new_item": pl.Boolean,
+}
+_LISTS = {
+    "model_block": pl.Int64,
+    "user_id": pl.String,
+    "position": pl.Int64,
+    "item_id": pl.String,
+    "score": pl.Float64,
+}
+"""Columns of both tables; a block without targets tells no types."""
+
 
 def ranks_in_lists(lists: IntArray, truth: IntArray) -> IntArray:
     """The place of each target's item in its list.
@@ -64,7 +86,8 @@ def target_rows(
             "log_likelihood": np.full(size, np.nan) if log_likelihoods is None else log_likelihoods,
             "group": user_groups(dataset, events),
             "is_new_item": ~seen_items_mask[items],
-        }
+        },
+        schema=_TARGETS,
     )
     return frame.with_columns(
         pl.when(pl.col("rank") > 0).then(pl.col("rank")).alias("rank"),
@@ -97,5 +120,6 @@ def list_rows(
             "position": np.tile(np.arange(1, k + 1), num_targets)[is_item],
             "item_id": np.asarray(dataset.item_ids)[lists.ravel()[is_item]].astype(str),
             "score": scores.ravel()[is_item].astype(np.float64),
-        }
+        },
+        schema=_LISTS,
     ).with_columns(pl.col("score").fill_nan(None))

@@ -55,7 +55,7 @@ def example_users(
     its hit.
     """
     tests = record.targets.filter(pl.col("protocol") == "in_block")
-    last = tests.filter(pl.col("block") == tests["block"].max()).sort("user_id")
+    last = tests.filter(pl.col("block") == pl.col("block").max()).sort("user_id")
     chosen: list[str] = []
     for group in USER_GROUPS:
         chosen += last.filter(pl.col("group") == group)["user_id"].head(1).to_list()

@@ -131,10 +131,12 @@ def loss_curves(variants: Sequence[Variant]) -> str:
                     continue
                 places = range(1, len(rows) + 1)
                 look = {"color": _colour(variant)} if block else {"color": "#444444"}
-                axes.plot(places, [row["valid_loss"] for row in rows], label=variant.name, **look)
+                # A block without validation targets has a line of training losses alone.
+                validated = np.array([row["valid_loss"] for row in rows], dtype=float)
+                axes.plot(places, validated, label=variant.name, **look)
                 axes.plot(places, [row["train_loss"] for row in rows], lw=0.8, ls=":", **look)
-                kept = [(place, row["valid_loss"]) for place, row in zip(places, rows, strict=True) if row["selected"]]
-                axes.plot(*zip(*kept, strict=True), "o", ms=5, **look)
+                kept = [row["selected"] for row in rows]
+                axes.plot(np.array(places)[kept], validated[kept], "o", ms=5, **look)
             axes.set_title("block 0 (base)" if block == 0 else f"block {block}", loc="left")
             axes.set_xlabel("epoch")
         all_axes[0][0].set_ylabel("nats per target")

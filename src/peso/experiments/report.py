@@ -83,6 +83,8 @@ def _section(lists: str, records: list[RunRecord]) -> dict[str, Any]:
 
 
 def _summary(updated: list[Variant], claims: list[Claim]) -> str:
+    if all(variant.mean("ndcg@10") is None for variant in updated):
+        return "No later block has a user with three events, so there are no test targets to rank methods by."
     best = max(updated, key=lambda variant: variant.mean("ndcg@10") or 0.0)
     num_seeds = len(best.runs)
     seeds = f"{num_seeds} seeds" if num_seeds > 1 else "one seed, so intervals speak of that seed alone"

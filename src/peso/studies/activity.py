@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from peso.config import ProximalConfig, RunConfig, make_config
+from peso.data.examples import require_test_targets
 from peso.lm.low_rank import LowRank, read_low_rank
 from peso.methods.base import ContinualMethod
 from peso.methods.peso import Peso
@@ -47,7 +48,7 @@ class Activity:
         rank: r.
         form: of the anchor.
         strength: lambda.
-        gradient_ratio: see `peso.training.trainer.EpochRecord`; mean over epochs.
+        gradient_ratio: see `peso.training.epochs.EpochRecord`; mean over epochs.
         distance_ratio: |A, B after - before| over the same without an anchor.
         difference_ratio: |A, B after - A, B after without an anchor| over the distance travelled without it.
         valid_loss: of the kept epoch, nats.
@@ -117,6 +118,7 @@ def measure_activity(
     for hidden_size, rank in sizes:
         config = config_of_size(file, hidden_size, rank)
         materials = load_materials(workspace, config)
+        require_test_targets(materials.dataset, [BASE_BLOCK + 1], "the measurement of anchors")
         fingerprint = materials.data_fingerprint
         base = prepare_base(materials, workspace / "bases")
         before = read_low_rank(load_base(materials, base)[0])

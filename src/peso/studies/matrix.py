@@ -5,6 +5,7 @@ import polars as pl
 
 from peso.config import RunConfig
 from peso.data.dataset import Dataset
+from peso.data.examples import require_test_targets
 from peso.errors import DataError
 from peso.evaluation.forgetting import transfer, transfer_pairs
 from peso.evaluation.significance import paired_bootstrap
@@ -33,13 +34,14 @@ def plan_matrix(config: RunConfig, dataset: Dataset) -> Plan:
     """Single evolving LoRA and PESO; their adapters after every block are then measured on every block.
 
     Raises:
-        DataError: there are fewer than three blocks.
+        DataError: there are fewer than three blocks, or a later one has no test targets.
     """
     if dataset.num_blocks < LEAST_BLOCKS:
         raise DataError(
             f"study matrix needs at least {LEAST_BLOCKS} blocks, and this workspace has {dataset.num_blocks}; "
             "nothing can be forgotten between fewer."
         )
+    require_test_targets(dataset, range(1, dataset.num_blocks), "study matrix")
     notes = [
         "With T updates and R[i, j] the model after block i on the test targets of block j (1 to T): forgetting is the "
         "mean over j < T of max(R[i, j], j <= i < T) - R[T, j]; backward transfer the mean over j < T of R[T, j] - "

@@ -64,7 +64,7 @@ def run_numbers(result: dict[str, Any]) -> Numbers:
     numbers: Numbers = {measure.key: result["mean"][measure.metric] for measure in (*RANKS, THIS_BLOCK)}
     return numbers | {
         NEXT_BLOCK.key: result["mean_next_block"][NEXT_BLOCK.metric],
-        VALID_LOSS: _mean([epoch["valid_loss"] for epoch in later if epoch["selected"]]),
+        VALID_LOSS: _mean([loss for epoch in later if epoch["selected"] and (loss := epoch["valid_loss"]) is not None]),
         DISTANCE: _mean([square**0.5 for square in squares.values()]),
         RATIO: _mean(ratios),
         SECONDS: sum(block["train_seconds"] for block in result["blocks"]),

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from peso.config import make_config
+from peso.data.examples import num_later_tests
+from peso.data.simulate import SimulationSettings
 from peso.data.storage import load_dataset
-from peso.errors import WorkspaceError
+from peso.errors import DataError, WorkspaceError
 from peso.studies.anchor import ANCHOR
 from peso.studies.capacity import CAPACITY
 from peso.studies.curves import FIGURE_3, FIGURE_4
@@ -72,6 +74,12 @@ def run_study(
     config = make_config(config_file)
     dataset = load_dataset(workspace / "data")
     plan = study.plan(config, dataset)
+    is_simulated = all(isinstance(plan.worlds.get(arm.world), SimulationSettings) for arm in plan.arms)
+    if not is_simulated and not num_later_tests(dataset):
+        raise DataError(
+            f"study {name} needs test targets, and no later block has a user with three events; cut the log into "
+            "longer blocks."
+        )
     try:
         results.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -34,7 +34,8 @@ class Measurement:
     """Results of one model on one set of targets.
 
     Attributes:
-        targets: rows of `targets.parquet`.
+        protocol: which one; see `target_rows`.
+        targets: rows of `targets.parquet`; none where no user has three events in the block.
         recommendations: rows of `recommendations.parquet`; None where they are not kept.
         num_invalid: listed items outside the catalogue (0 unless decoding is broken).
         num_duplicates: items listed twice for one user (0 unless decoding is broken).
@@ -43,6 +44,7 @@ class Measurement:
         memory_content_weight: what like content weighed in it; None without a memory or without vectors of items.
     """
 
+    protocol: str
     targets: pl.DataFrame
     recommendations: pl.DataFrame | None
     num_invalid: int
@@ -110,7 +112,9 @@ def _measure(
     seconds = time.perf_counter() - started
     strengths = None if memory is None else memory.strengths
     content_weight = None if memory is None or memory.similar is None else memory.content_weight
-    return Measurement(frame, recommendations, num_invalid, num_duplicates, seconds, strengths, content_weight)
+    return Measurement(
+        protocol, frame, recommendations, num_invalid, num_duplicates, seconds, strengths, content_weight
+    )
 
 
 def memory_after(materials: Materials, reader: Reader, block: int) -> NeighbourMemory:

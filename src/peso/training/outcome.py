@@ -39,7 +39,7 @@ def write_measurements(folder: Path, measurements: list[Measurement]) -> None:
             "num_duplicates": sum(measurement.num_duplicates for measurement in measurements),
             "memory_strengths": measurements[0].memory_strengths if measurements else None,
             "memory_content_weight": measurements[0].memory_content_weight if measurements else None,
-            "seconds": {measurement.targets["protocol"][0]: measurement.seconds for measurement in measurements},
+            "seconds": {measurement.protocol: measurement.seconds for measurement in measurements},
         },
     )
 

@@ -56,6 +56,17 @@ def test_added_items_are_recommended(tmp_path: Path) -> None:
     assert_one_sentence(peso("items", "encode", "-w", workspace), "holds models", "new workspace")
 
 
+def test_a_run_on_no_backbone_leaves_nothing(tmp_path: Path) -> None:
+    workspace, config = tmp_path / "world", tmp_path / "no-model.toml"
+    output_of("simulate", "--workspace", workspace, "--users", "30", "--items", "40", "--blocks", "2")
+    config.write_text(f"[backbone]\nsource = {str(tmp_path)!r}\n")
+    failed = peso("run", "-w", workspace, "--config", config)
+    assert_one_sentence(failed, "backbone.source", "could not be loaded as a causal language model")
+    kept = [path.name for folder in ("bases", "runs") for path in (workspace / folder).iterdir()]
+    assert all(name.endswith(".lock") for name in kept), kept
+    assert output_of("items", "encode", "-w", workspace, "--levels", "2", "--codes", "16")["num_items"] == 40
+
+
 def test_wrong_requests(workspace: Path, tmp_path: Path) -> None:
     encode = ("items", "encode", "-w", workspace)
     assert_one_sentence(peso(*encode, "--quantizer", "k"), "no quantizer 'k'", "rq-kmeans")

@@ -91,7 +91,14 @@ def test_codes_never_change_under_a_model(tmp_path: Path) -> None:
     (workspace / "runs" / ".x.lock").touch()
     second = encode(workspace)
     assert second.fingerprint == first.fingerprint
-    (workspace / "runs" / "peso-seed0-1").mkdir()
+    adapters = workspace / "runs" / "peso-seed0-1" / "adapters"
+    adapters.mkdir(parents=True)
+    (workspace / "runs" / "peso-seed0-1" / "config.toml").touch()
+    (workspace / "bases" / "unfinished-1").mkdir(parents=True)
+    (workspace / "bases" / "1.lock").touch()
+    assert encode(workspace).fingerprint == first.fingerprint, "what failed has learned no codes"
+    (adapters / "block_0").mkdir()
+    (adapters / "block_0" / "adapter_model.safetensors").touch()
     with pytest.raises(WorkspaceError, match="runs holds models that speak in this workspace's present codes"):
         encode(workspace, "collaborative")
     loaded = load_semantic_ids(workspace / "data" / "semantic_ids", shop_dataset().item_ids)

@@ -126,6 +126,7 @@ def test_refusals(days: Path, newer: Path, tmp_path: Path) -> None:
     assert_one_sentence(peso("continue", "-w", same, "--from", days / "old"), "block 2 is not followed by another one")
     assert_one_sentence(peso("continue", "-w", newer, "--from", same), "holds no finished run")
     (newer / "bases" / "0").mkdir(parents=True)
+    (newer / "bases" / "0" / "base.json").touch()
     with pytest.raises(WorkspaceError, match="holds models that speak in this workspace's present codes"):
         continue_run(days / "old", newer)
     shutil.rmtree(newer / "bases")

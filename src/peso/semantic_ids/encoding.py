@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 VECTORS_FOLDER = "vectors"
 RECORD = "encoding.json"
 _MAX_LEVELS = 16
+_FILES_OF_MODELS = ("*.safetensors", "base.json", "result.json")
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,23 @@ def refuse_under_models(workspace: Path) -> None:
     Raises:
         WorkspaceError: the workspace has bases, runs, or items that were added to its codes.
     """
-    for name, what in (("bases", "models"), ("runs", "models"), (ADDED_ITEMS, "items")):
+    for name, what, is_there in (
+        ("bases", "models", _holds_model),
+        ("runs", "models", _holds_model),
+        (ADDED_ITEMS, "items", Path.is_dir),
+    ):
         folder = workspace / name
-        if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        if is_there(folder):
             raise WorkspaceError(
                 f"{folder} holds {what} that speak in this workspace's present codes; "
                 "import the data into a new workspace and encode the items there."
             )
+
+
+def _holds_model(folder: Path) -> bool:
+    """Whether anything below a folder of bases or runs has been trained; a failed run may leave empty folders."""
+    entries = [entry for entry in folder.glob("*") if not entry.name.startswith(".")]
+    return any(any(entry.rglob(pattern)) for entry in entries for pattern in _FILES_OF_MODELS)
 
 
 def unique_codes(codebook: Codebook, vectors: Vectors, codes: IntArray, first_blocks: IntArray) -> UniqueCodes:

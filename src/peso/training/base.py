@@ -192,7 +192,6 @@ def validation_rows(materials: Materials, block: int) -> Rows:
 
 def _train_base(materials: Materials, folder: Path, unfinished: Path) -> None:
     config = materials.config
-    unfinished.mkdir(exist_ok=True)
     started = time.perf_counter()
     epochs: list[dict[str, Any]] = []
     model, tokenizer, finished = _trained_backbone(materials, folder.parent)

@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from peso.config import RunConfig, dump_config
-from peso.errors import WorkspaceError
+from peso.errors import PesoError, WorkspaceError
 from peso.files import read_json, remove_leftovers, write_text
 from peso.lm.quantisation import check_quantisation
 from peso.methods.registry import build_method
@@ -65,14 +65,15 @@ def run_stream(workspace: Path, config: RunConfig, resume: bool = False) -> Path
             return folder
         if not resume:
             refuse_again(folder, is_finished, is_begun)
-        if is_first():
-            remove_leftovers(folder)
-            for part in ("adapters", MEASURED):
-                (folder / part).mkdir(parents=True, exist_ok=True)
-                remove_leftovers(folder / part)
-            write_text(folder / "config.toml", dump_config(config))
-        base = prepare_base(materials, workspace / "bases")
-        _run_blocks(materials, base, folder)
+        with _removed_if_refused(folder):
+            if is_first():
+                remove_leftovers(folder)
+                for part in ("adapters", MEASURED):
+                    (folder / part).mkdir(parents=True, exist_ok=True)
+                    remove_leftovers(folder / part)
+                write_text(folder / "config.toml", dump_config(config))
+            base = prepare_base(materials, workspace / "bases")
+            _run_blocks(materials, base, folder)
         if is_first():
             write_outcome(materials, base, folder, _peak_memory_bytes())
         wait_for_all()
@@ -145,6 +146,17 @@ def _claimed(folder: Path) -> Iterator[None]:
         except Timeout:
             raise WorkspaceError(f"run {folder.name} is being written by another run; wait for it to end.") from None
         yield
+
+
+@contextmanager
+def _removed_if_refused(folder: Path) -> Iterator[None]:
+    """A run that cannot be as it is wanted leaves nothing, unless it holds an adapter already."""
+    try:
+        yield
+    except PesoError:
+        if is_first() and not any((folder / "adapters").glob("block_*")):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _peak_memory_bytes() -> int:

@@ -1,5 +1,6 @@
 """Lists of all users at once: those that each user gets alone, shard by shard, and a stopped job goes on."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ from peso.data.storage import save_dataset
 from peso.errors import WorkspaceError
 from peso.semantic_ids.adding import add_items
 from peso.semantic_ids.encoding import EncodingRequest, encode_workspace
-from peso.training.all_users import load_lists, open_job, plan_job, recommend_for_all, write_shard
+from peso.training.all_users import AllUsersJob, load_lists, open_job, plan_job, recommend_for_all, write_shard
 from peso.training.base import load_state, read_base
 from peso.training.materials import load_materials
 from peso.training.measure import memory_after
 from peso.training.recommending import recommend_for_user
 from peso.training.stream import run_stream
+from peso.training.user_lists import UserLists
 from streams import config, fill
 
 
@@ -71,6 +73,20 @@ def test_a_stopped_job_goes_on(workspace: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lists.lock", "lists"]
 
 
+def assert_no_two_catalogues_in_a_job(job: AllUsersJob, before: UserLists) -> None:
+    """Of a job that was begun `before` items were added."""
+    with pytest.raises(WorkspaceError, match="changed after this job began"), open_job(job):
+        write_shard(job, before, 0)
+        write_shard(job, load_lists(job), 1)
+    assert not job.part(1).exists()
+    again = plan_job(job.workspace, job.num_items, output=job.output, shard_users=job.shard_users)
+    assert again.parts != job.parts
+    with pytest.raises(WorkspaceError, match="run the command again"):
+        write_shard(again, before, 0)
+    facts = json.loads((recommend_for_all(again) / "facts.json").read_text(encoding="utf-8"))
+    assert facts["catalogue"] == again.catalogue != job.catalogue
+
+
 def test_a_folder_of_something_else_is_not_replaced(workspace: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("mine", encoding="utf-8")
     with pytest.raises(WorkspaceError, match=r"holds 'notes\.md', which is no part of recommendations"):
@@ -91,7 +107,10 @@ def test_lists_keep_places_for_added_items(tmp_path: Path) -> None:
     run_stream(workspace, config(method="single", decoding={"beam_width": 20, "new_item_share": 0.2}))
     pl.DataFrame({"item_id": ["x", "y"], "title": list(world.dataset.titles[:2])}).write_csv(tmp_path / "new.csv")
     without = recommend_for_user(workspace, "u00003", 5)["recommendations"]
+    job = plan_job(workspace, 5, output=tmp_path / "lists", shard_users=25)
+    before = load_lists(job)
     add_items(workspace, tmp_path / "new.csv")
+    assert_no_two_catalogues_in_a_job(job, before)
     listed = recommend_for_user(workspace, "u00003", 5)["recommendations"]
     new = {"x", "y"} | {
         world.dataset.item_ids[item] for item in np.flatnonzero(world.dataset.item_first_block >= 1).tolist()

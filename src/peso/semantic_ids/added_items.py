@@ -14,7 +14,7 @@ import polars as pl
 from peso.data.dataset import IntArray
 from peso.data.storage import read_facts, read_table
 from peso.errors import WorkspaceError
-from peso.files import atomic_directory, sha256_of, write_json
+from peso.files import atomic_directory, hash_of_json, sha256_of, write_json
 from peso.semantic_ids.catalogue import SemanticIds
 from peso.semantic_ids.frozen import Vectors, load_frozen
 from peso.semantic_ids.quantizers.base import Codebook
@@ -64,6 +64,31 @@ class AddedItems:
                 self.codebook.state().save(temporary, _CODEBOOK)
             facts = {"semantic_ids_fingerprint": semantic_ids.fingerprint, "fingerprint": self.fingerprint}
             write_json(temporary / _FACTS, facts)
+
+
+def catalogue_fingerprint(dataset: str, semantic_ids: str, added: str | None) -> str:
+    """The fingerprint of everything that lists of a workspace may name, from those of its parts.
+
+    Args:
+        dataset: of the data set.
+        semantic_ids: of its codes.
+        added: of the items that were added; None for none.
+    """
+    return hash_of_json([dataset, semantic_ids, added])
+
+
+def stored_catalogue(workspace: Path) -> str:
+    """What `catalogue_fingerprint` is of a workspace, as its parts' files say, without loading them.
+
+    Raises:
+        WorkspaceError: one of the files is missing or damaged.
+    """
+    data, fields = workspace / "data", {"fingerprint": str}
+    dataset = read_facts(data / "dataset.json", "facts of the data set", fields)["fingerprint"]
+    codes = read_facts(data / "semantic_ids" / "semantic_ids.json", "semantic IDs", fields)["fingerprint"]
+    added = workspace / FOLDER / _FACTS
+    items = read_facts(added, "facts of the added items", fields)["fingerprint"] if added.exists() else None
+    return catalogue_fingerprint(dataset, codes, items)
 
 
 def load_added_items(workspace: Path, semantic_ids: SemanticIds) -> AddedItems:

@@ -22,7 +22,7 @@ from peso.data.item_times import require_item_times
 from peso.data.storage import read_facts
 from peso.errors import WorkspaceError
 from peso.files import atomic_path, hash_of_json, remove_leftovers, replace_directory, write_json
-from peso.semantic_ids.added_items import FOLDER as ADDED_ITEMS
+from peso.semantic_ids.added_items import stored_catalogue
 from peso.training.user_lists import UserLists, finished_run, load_user_lists
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class AllUsersJob:
         output: folder that the tables end in.
         parts: folder of finished shards while others are open.
         decoding: options of `decoding` that differ from the run's.
+        catalogue: fingerprint of the items that lists may name.
     """
 
     workspace: Path
@@ -56,6 +57,7 @@ class AllUsersJob:
     output: Path
     parts: Path
     decoding: Mapping[str, Any]
+    catalogue: str
 
     @property
     def num_shards(self) -> int:
@@ -97,16 +99,15 @@ def plan_job(
     run, decoding = folder.name, dict(decoding or {})
     if make_config(folder / "config.toml", {"decoding": decoding}).decoding.new_since is not None:
         require_item_times(workspace / "data")
-    facts = read_facts(
-        workspace / "data" / "dataset.json", "facts of the data set", {"num_users": int, "fingerprint": str}
-    )
-    added = workspace / ADDED_ITEMS / "added_items.json"
-    decided_by = [run, num_items, shard_users, facts["fingerprint"], added.read_text() if added.exists() else None]
-    decided_by += [decoding] if decoding else []
+    facts = read_facts(workspace / "data" / "dataset.json", "facts of the data set", {"num_users": int})
+    catalogue = stored_catalogue(workspace)
+    decided_by = [run, num_items, shard_users, catalogue, *([decoding] if decoding else [])]
     output = (output or workspace / FOLDER / run).resolve()
     _check_output(output)
     parts = output.with_name(f".parts-{output.name}-{hash_of_json(decided_by)[:16]}")
-    return AllUsersJob(workspace.resolve(), run, num_items, facts["num_users"], shard_users, output, parts, decoding)
+    return AllUsersJob(
+        workspace.resolve(), run, num_items, facts["num_users"], shard_users, output, parts, decoding, catalogue
+    )
 
 
 def _check_output(output: Path) -> None:
@@ -140,10 +141,18 @@ def write_shard(job: AllUsersJob, lists: UserLists, shard: int) -> int:
 
     Returns:
         Users of the shard.
+
+    Raises:
+        WorkspaceError: the lists are of another catalogue than the job's.
     """
     start = shard * job.shard_users
     users = np.arange(start, min(start + job.shard_users, job.num_users))
     if not job.part(shard).exists():
+        if lists.catalogue != job.catalogue:
+            raise WorkspaceError(
+                f"the items of {job.workspace} changed after this job began, and its lists would name those of two "
+                "catalogues; run the command again for lists of the present items."
+            )
         with atomic_path(job.part(shard)) as temporary:
             list_table(lists, users).write_parquet(temporary)
     return len(users)
@@ -194,7 +203,7 @@ def open_job(job: AllUsersJob) -> Iterator[list[int]]:
         missing = job.open_shards()
         assert not missing, f"shards {missing} were not computed"
         facts = {"run_id": job.run_id, "num_items": job.num_items, "num_users": job.num_users}
-        facts |= {"decoding": dict(job.decoding)}
+        facts |= {"decoding": dict(job.decoding), "catalogue": job.catalogue}
         write_json(job.parts / _FACTS, facts | {"num_parts": job.num_shards})
         replace_directory(job.parts, job.output)
 

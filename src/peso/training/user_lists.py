@@ -16,7 +16,7 @@ from peso.decoding.trie import Trie, build_trie
 from peso.errors import WorkspaceError
 from peso.files import read_json
 from peso.lm.sequences import SequenceBuilder
-from peso.semantic_ids.added_items import AddedItems, load_added_items
+from peso.semantic_ids.added_items import AddedItems, catalogue_fingerprint, load_added_items
 from peso.training.base import load_state, read_base
 from peso.training.grown import growth_of, load_grown
 from peso.training.materials import Materials, Reader, load_materials
@@ -37,6 +37,7 @@ class UserLists:
         excludes_history: whether a list leaves out what its user already took.
         max_history: longest history in items.
         added: items that stand behind the catalogue.
+        catalogue: fingerprint of all items with their codes.
         builder: writes histories as tokens.
         recommender: decodes.
         trie: the items that may be named.
@@ -51,6 +52,7 @@ class UserLists:
     excludes_history: bool
     max_history: int
     added: AddedItems
+    catalogue: str
     builder: SequenceBuilder
     recommender: Recommender
     trie: Trie
@@ -136,6 +138,9 @@ def load_user_lists(
         excludes_history=materials.list_rules.excludes_history,
         max_history=config.max_history,
         added=added,
+        catalogue=catalogue_fingerprint(
+            dataset.fingerprint, materials.semantic_ids.fingerprint, added.fingerprint if len(added.ids) else None
+        ),
         builder=reader.builder,
         recommender=Recommender(reader.model, reader.builder.vocabulary, options),
         trie=build_trie(codes, np.concatenate([allowed, dataset.num_items + np.arange(len(added.ids))])),

@@ -15,9 +15,10 @@ from peso.baselines.successor import Successor
 from peso.data.dataset import Dataset, IntArray
 from peso.data.examples import all_events_of_block, items_seen_in_training, targets_of_block
 from peso.data.list_rules import ListRules
+from peso.data.storage import read_facts
 from peso.evaluation.summary import mean_over_blocks, summarise
 from peso.evaluation.tables import list_rows, ranks_in_lists, target_rows
-from peso.files import atomic_directory, read_json, write_json
+from peso.files import atomic_directory, write_json
 
 BASELINES: tuple[type[Baseline], ...] = (PopularSoFar, PopularInBlock, Successor, NeighbourCounts)
 LIST_LENGTH = 10
@@ -49,7 +50,9 @@ def run_baselines(
 def _is_measured(path: Path, dataset: Dataset, baseline: type[Baseline]) -> bool:
     if not path.exists():
         return False
-    result = read_json(path, "rival's result")
+    result = read_facts(
+        path, "rival's result", {"data_fingerprint": str, "config": dict}, "remove it to measure the rival again"
+    )
     return result["data_fingerprint"] == dataset.fingerprint and result["config"] == baseline.config()
 
 

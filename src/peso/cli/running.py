@@ -67,9 +67,9 @@ def run(
 
 def print_result(folder: Path, json: bool) -> None:
     """A finished run's result, block by block."""
-    from peso.files import read_json
+    from peso.experiments.results import read_record
 
-    result = read_json(folder / "result.json", "run result")
+    result = read_record(folder).result
     if json:
         print_json(result)
         return

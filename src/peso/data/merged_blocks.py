@@ -10,9 +10,9 @@ from peso.data.dataset import Dataset
 from peso.data.importing import RECORD
 from peso.data.item_texts import TEXTS_FILE
 from peso.data.item_times import TIMES_FILE
-from peso.data.storage import save_dataset
+from peso.data.storage import read_facts, save_dataset
 from peso.errors import DataError
-from peso.files import read_json, write_json
+from peso.files import write_json
 
 
 def merge_first_blocks(dataset: Dataset, last: int) -> Dataset:
@@ -53,7 +53,7 @@ def save_merged(natural: Path, merged: Dataset, folder: Path) -> None:
         if (natural / name).exists():
             shutil.copyfile(natural / name, folder / name)
     if (natural / RECORD).exists():
-        record = read_json(natural / RECORD, "account of an import")
+        record = read_facts(natural / RECORD, "account of an import", {"block_starts?": list})
         starts = record.get("block_starts", [])
         kept = starts[:1] + starts[len(starts) - merged.num_blocks + 1 :]
         write_json(folder / RECORD, record | ({"block_starts": kept} if starts else {}))

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,11 @@ from peso.data.dataset import Dataset
 from peso.errors import DataError, WorkspaceError
 from peso.files import atomic_path, read_json, write_json
 
+Kind: TypeAlias = "type | UnionType | Mapping[str, Kind] | list[Kind]"
+"""Of a JSON value: a Python type (float takes whole numbers too), the fields of an object, or [the kind of entries]."""
+
 _FACTS = "dataset.json"
+_MISSING = object()
 _TABLES: dict[str, dict[str, type[pl.DataType]]] = {
     "events": {"user": pl.Int64, "item": pl.Int64, "block": pl.Int64},
     "users": {"user_id": pl.String},
@@ -85,24 +90,44 @@ def load_dataset(folder: Path) -> Dataset:
 
 
 def read_facts(
-    path: Path, what: str, fields: Mapping[str, type], cure: str = "import the data again"
+    path: Path, what: str, fields: Mapping[str, Kind], cure: str = "import the data again"
 ) -> dict[str, Any]:
     """Reads a JSON object that peso wrote.
 
     Args:
         path: the file.
         what: what the file is, for the error message.
-        fields: the keys that must be there, with the type of each value.
+        fields: the keys that must be there, with the kind of each value; one whose name ends in "?" may be missing.
         cure: what to do about a damaged one.
 
     Raises:
         WorkspaceError: the file is missing, is not JSON, or lacks a field.
     """
     facts = read_json(path, what)
-    for name, kind in fields.items():
-        if not isinstance(facts, dict) or not isinstance(facts.get(name), kind):
-            raise WorkspaceError(f"{what}: {path} has no valid {name!r}; it is damaged, {cure}.")
+    wrong = _wrong_field(facts, fields, "")
+    if wrong is not None:
+        raise WorkspaceError(f"{what}: {path} has no valid {wrong!r}; it is damaged, {cure}.")
     return dict(facts)
+
+
+def _wrong_field(value: object, kind: Kind, place: str) -> str | None:
+    """The first place where a value is not of its kind, such as `epochs.0.stage`; None where all of it is."""
+    if isinstance(kind, Mapping):
+        held = value if isinstance(value, dict) else {}
+        for name, inner in kind.items():
+            key = name.removesuffix("?")
+            if key == name or key in held:
+                wrong = _wrong_field(held.get(key, _MISSING), inner, f"{place}.{key}" if place else key)
+                if wrong is not None:
+                    return wrong
+        return None if isinstance(value, dict) else place or next(iter(kind)).removesuffix("?")
+    if isinstance(kind, list):
+        if not isinstance(value, list):
+            return place
+        found = (_wrong_field(entry, kind[0], f"{place}.{number}") for number, entry in enumerate(value))
+        return next((wrong for wrong in found if wrong is not None), None)
+    is_there = value is not _MISSING and isinstance(value, float | int if kind is float else kind)
+    return None if is_there else place
 
 
 def read_table(path: Path, schema: Mapping[str, type[pl.DataType] | pl.DataType]) -> pl.DataFrame:

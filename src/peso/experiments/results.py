@@ -9,11 +9,26 @@ from typing import Any
 import polars as pl
 
 from peso.config import SECTION_OF_METHOD
+from peso.data.storage import Kind, read_facts
 from peso.errors import WorkspaceError
-from peso.files import read_json
 
 RESULT = "result.json"
 MEASURES_NOT_COMPARED = ("seed", "decoding.catalogue", "decoding.repeats")
+_RESULT: dict[str, Kind] = {
+    "method": str,
+    "seed": int | None,
+    "lists": str,
+    "mean": {"ndcg@10": object},
+    "blocks": [
+        {
+            **dict.fromkeys(("block", "num_targets"), int),
+            **dict.fromkeys(("hit@10", "ndcg@10", "log_likelihood"), object),
+            **dict.fromkeys(("train_seconds", "test_seconds"), float),
+        }
+    ],
+    "config": dict,
+}
+"""What is read of every result."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +98,17 @@ def load_results(workspace: Path) -> list[RunRecord]:
     if not paths:
         raise WorkspaceError(f"workspace {workspace} holds no finished run; use `peso run` first.")
     paths += sorted((workspace / "baselines").glob(f"*/{RESULT}"))
-    return [RunRecord(path.parent, read_json(path, "result")) for path in paths]
+    return [read_record(path.parent) for path in paths]
+
+
+def read_record(folder: Path) -> RunRecord:
+    """What a finished run or rival left.
+
+    Raises:
+        WorkspaceError: its result is missing or damaged.
+    """
+    cure = f"restore it, or remove {folder} and measure again"
+    return RunRecord(folder, read_facts(folder / RESULT, "result", _RESULT, cure))
 
 
 def group_variants(records: Sequence[RunRecord]) -> list[Variant]:
@@ -131,7 +156,7 @@ def list_runs(workspace: Path) -> pl.DataFrame:
         if folder.name.startswith(".") or not folder.is_dir():
             continue
         finished = (folder / RESULT).exists()
-        result = read_json(folder / RESULT, "result") if finished else {}
+        result = read_record(folder).result if finished else {}
         blocks = [block for block in result.get("blocks", []) if block["block"] > 0]
         rows.append(
             {

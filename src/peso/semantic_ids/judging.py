@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from peso.data.dataset import Dataset, IntArray
-from peso.data.storage import load_dataset
+from peso.data.storage import load_dataset, read_facts
 from peso.errors import DataError
-from peso.files import read_json
 from peso.semantic_ids.catalogue import SemanticIds, load_semantic_ids
 from peso.semantic_ids.contents import read_workspace_items
 from peso.semantic_ids.encoders.base import ItemContents
@@ -104,7 +103,7 @@ def judge_workspace(workspace: Path) -> Judgement:
     items = read.contents
     record, codebook = None, None
     if (folder / FOLDER).is_dir():
-        record = dict(read_json(folder / RECORD, "record of the encoding"))
+        record = read_facts(folder / RECORD, "record of the encoding", {"encoder": str})
         tokenizer = load_item_tokenizer(folder)
         encoder, space = tokenizer.encoder, str(record["encoder"])
         codebook = tokenizer.codebook if isinstance(tokenizer.codebook, AdditiveCodebook) else None

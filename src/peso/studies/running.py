@@ -10,8 +10,7 @@ from peso.baselines.text import text_rivals
 from peso.config import RunConfig, make_config
 from peso.data.list_rules import ListRules
 from peso.data.storage import load_dataset
-from peso.experiments.results import RESULT, RunRecord, Variant
-from peso.files import read_json
+from peso.experiments.results import RunRecord, Variant, read_record
 from peso.studies.plan import Arm, Plan
 from peso.studies.side_by_side import Job, run_in_turn, run_side_by_side
 from peso.studies.worlds import prepare_world
@@ -64,19 +63,15 @@ def run_plan(workspace: Path, plan: Plan, num_seeds: int, config_file: Path | No
     folders = run_in_turn(jobs) if num_jobs == 1 else run_side_by_side(jobs, num_jobs)
     records: dict[str, list[RunRecord]] = {arm.name: [] for arm in plan.arms}
     for (arm, _), folder in zip(configs, folders, strict=True):
-        records[arm.name].append(_record(folder))
+        records[arm.name].append(read_record(folder))
     variants = {name: _variant(name, runs) for name, runs in records.items()}
     if plan.has_rivals:
         dataset, decoding = load_dataset(workspace / "data"), configs[0][1].decoding
         rules = ListRules.choose(dataset, decoding.catalogue, decoding.repeats)
         measured = BASELINES + text_rivals(workspace, dataset)
-        rivals = [_record(folder) for folder in run_baselines(dataset, workspace, rules, measured)]
+        rivals = [read_record(folder) for folder in run_baselines(dataset, workspace, rules, measured)]
         variants |= {rival.result["method"]: _variant(rival.result["method"], [rival]) for rival in rivals}
     return Outcome(plan, variants, workspaces)
-
-
-def _record(folder: Path) -> RunRecord:
-    return RunRecord(folder, read_json(folder / RESULT, "result"))
 
 
 def _variant(name: str, runs: list[RunRecord]) -> Variant:

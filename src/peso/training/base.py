@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peso.data.examples import targets_of_block
-from peso.data.storage import read_facts
+from peso.data.storage import Kind, read_facts
 from peso.files import hash_of_json, remove_leftovers, write_json
 from peso.lm.adapters import attach_adapter, load_adapter, lora_parameters, save_adapter, token_row_parameters
 from peso.lm.alignment import alignment_texts
@@ -46,7 +46,13 @@ BACKBONE: Final = "backbone"
 
 BASE_BLOCK = 0
 
-_FACTS = {"seconds": float, "num_parameters": int, "epochs": list}
+_FACTS: dict[str, Kind] = {
+    "seconds": float,
+    "num_parameters": int,
+    "epochs": [{"stage": str}],
+    "backbone_id?": str,
+    "carried_from?": dict,
+}
 """What `base.json` must hold."""
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from safetensors import safe_open
 
 from peso.config import make_config
+from peso.data.storage import Kind, read_facts
 from peso.errors import WorkspaceError
-from peso.files import atomic_directory, read_json, write_json
+from peso.files import atomic_directory, write_json
 from peso.semantic_ids.encoding import RECORD
 from peso.semantic_ids.item_tokenizer import load_item_tokenizer
 from peso.training.base import BACKBONE, Base, read_base
@@ -23,6 +24,8 @@ from peso.training.update import UPDATE_FILE
 from peso.training.user_lists import finished_run
 
 _WEIGHTS = "adapter_model.safetensors"
+_ORIGINS: dict[str, dict[str, Kind]] = {"extends": {"semantic_ids": str}, "refresh": {"semantic_ids_before": str}}
+"""Where the record of an encoding says what codes its own go on from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +90,7 @@ def carry_over(version: Version, target: Path) -> Path:
         WorkspaceError: the target's codes were neither extended nor refreshed from those of the version.
     """
     before, after = version.materials, load_materials(target, version.materials.config)
-    if before.semantic_ids.fingerprint not in _origins(target):
+    if before.semantic_ids.fingerprint not in origins(target).values():
         raise WorkspaceError(
             f"the codes in {target} do not go on from those that run {version.run.name} has learned; nothing can be "
             "carried over."
@@ -118,14 +121,19 @@ def carry_over(version: Version, target: Path) -> Path:
     return folder
 
 
-def _origins(workspace: Path) -> set[str]:
-    """Fingerprints of the codes that a workspace's were extended or refreshed from."""
-    record = read_json(workspace / "data" / "semantic_ids" / RECORD, "record of the encoding")
-    return {
-        record[step][before]
-        for step, before in (("extends", "semantic_ids"), ("refresh", "semantic_ids_before"))
-        if step in record
-    }
+def origins(workspace: Path) -> dict[str, str]:
+    """Fingerprints of the codes that a workspace's go on from, by how: "extends" or "refresh"; empty for none.
+
+    Raises:
+        WorkspaceError: the record of the encoding is damaged.
+    """
+    path = workspace / "data" / "semantic_ids" / RECORD
+    record = (
+        read_facts(path, "record of the encoding", {f"{step}?": kind for step, kind in _ORIGINS.items()})
+        if path.exists()
+        else {}
+    )
+    return {step: record[step][name] for step, fields in _ORIGINS.items() if step in record for name in fields}
 
 
 def _shapes(weights: Path) -> dict[str, list[int]]:

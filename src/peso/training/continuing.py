@@ -9,10 +9,10 @@ from peso.data.dataset import Dataset
 from peso.data.merged_blocks import merge_first_blocks, save_merged
 from peso.data.storage import load_dataset
 from peso.errors import DataError, WorkspaceError
-from peso.files import atomic_directory, read_json
-from peso.semantic_ids.encoding import RECORD, refuse_under_models
+from peso.files import atomic_directory
+from peso.semantic_ids.encoding import refuse_under_models
 from peso.semantic_ids.extending import extend_codes
-from peso.training.carrying import carry_over, find_version
+from peso.training.carrying import carry_over, find_version, origins
 
 
 def continue_run(older: Path, newer: Path, run_id: str | None = None) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def continue_run(older: Path, newer: Path, run_id: str | None = None) -> dict[st
     before, after = load_dataset(older / "data"), load_dataset(newer / "data")
     last = before.num_blocks - 1
     version = find_version(older, run_id, last)
-    is_begun = _extends(newer) == version.materials.semantic_ids.fingerprint
+    is_begun = origins(newer).get("extends") == version.materials.semantic_ids.fingerprint
     if not is_begun:
         refuse_under_models(newer)
         after = merge_first_blocks(after, last)
@@ -62,13 +62,6 @@ def continue_run(older: Path, newer: Path, run_id: str | None = None) -> dict[st
         "base": str(carry_over(version, newer)),
         "config": str(version.run / "config.toml"),
     }
-
-
-def _extends(workspace: Path) -> str | None:
-    """Fingerprint of the codes that a workspace's own go on from; None where they are of another origin."""
-    path = workspace / "data" / "semantic_ids" / RECORD
-    found = read_json(path, "record of the encoding").get("extends") if path.exists() else None
-    return None if found is None else str(found["semantic_ids"])
 
 
 def _refuse_leaks(before: Dataset, merged: Dataset) -> None:

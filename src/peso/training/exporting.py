@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
@@ -11,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from peso.config import make_config
+from peso.data.storage import read_facts
 from peso.errors import WorkspaceError
 from peso.files import atomic_directory, sha256_of
 from peso.lm.adapters import stored_token_rows
@@ -95,13 +97,18 @@ def serving_command(folders: dict[str, str]) -> str:
 
 
 def _rank_for_vllm(adapter: Path) -> int:
-    rank = int(json.loads((adapter / _CONFIG).read_text(encoding="utf-8"))["r"])
+    rank: int = _read_config(adapter)["r"]
     allowed = next((most for most in _RANKS_OF_VLLM if most >= rank), None)
     if allowed is None:
         raise WorkspaceError(
             f"vLLM takes adapters up to rank {_RANKS_OF_VLLM[-1]}, not {rank}; export with --format merged."
         )
     return allowed
+
+
+def _read_config(adapter: Path) -> dict[str, Any]:
+    cure = "restore it, or export another version by --block"
+    return read_facts(adapter / _CONFIG, "adapter configuration", {"r": int}, cure)
 
 
 def _free(target: Path) -> Path:
@@ -136,7 +143,7 @@ def _save(model: PreTrainedModel, base: Base, folder: Path) -> None:
 
 
 def _write_adapter(version: Path, folder: Path, backbone: Path, with_rows: bool) -> None:
-    config = json.loads((version / _CONFIG).read_text(encoding="utf-8"))
+    config = _read_config(version)
     config["base_model_name_or_path"] = str(backbone.resolve())
     state = load_file(version / _WEIGHTS)
     if not with_rows:

@@ -2,6 +2,7 @@
 
 import platform
 import shutil
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import polars as pl
 import torch
 from transformers import AutoConfig
 
+from peso.data.storage import Kind, read_facts
 from peso.evaluation.summary import mean_over_blocks, summarise
-from peso.files import atomic_path, read_json, write_json
+from peso.files import atomic_path, write_json
 from peso.lm.kernels import PACKAGES, kernels_for
 from peso.training.base import BACKBONE, Base
 from peso.training.materials import Materials
@@ -20,6 +22,25 @@ from peso.training.update import UPDATE_FILE, Update
 
 RESULT = "result.json"
 MEASURED = "measured"
+_COUNTS_FILE = "counts.json"
+_COUNTS: dict[str, Kind] = {
+    "num_invalid": int,
+    "num_duplicates": int,
+    "memory_strengths": list | None,
+    "memory_content_weight": float | int | None,
+    "seconds": {"in_block?": float, "next_block?": float},
+}
+_UPDATE: dict[str, Kind] = {
+    "update_id": str,
+    "block": int,
+    "train_seconds": float,
+    "adapter_bytes": int,
+    "epochs": list,
+    "movement": list,
+    "strengths?": [{"strength": float, "selected": bool}],
+}
+"""What the files of a block must hold."""
+
 _PACKAGES = ("peso-rec", "torch", "transformers", "peft", "numpy", "polars")
 
 
@@ -33,7 +54,7 @@ def write_measurements(folder: Path, measurements: list[Measurement]) -> None:
         if frames:
             pl.concat(frames).write_parquet(folder / f"{name}.parquet")
     write_json(
-        folder / "counts.json",
+        folder / _COUNTS_FILE,
         {
             "num_invalid": sum(measurement.num_invalid for measurement in measurements),
             "num_duplicates": sum(measurement.num_duplicates for measurement in measurements),
@@ -44,15 +65,33 @@ def write_measurements(folder: Path, measurements: list[Measurement]) -> None:
     )
 
 
+def _read_counts(folder: Path) -> dict[str, Any]:
+    cure = f"remove {folder} to measure the block again"
+    return read_facts(folder / _COUNTS_FILE, "counts of a block", _COUNTS, cure)
+
+
 def read_update(folder: Path) -> Update:
     """The record in an adapter folder.
 
     Raises:
         WorkspaceError: it is missing or damaged.
     """
-    record = read_json(folder / UPDATE_FILE, "update record")
-    record.pop("update_id")
-    return Update(**record)
+    record = _update_record(folder)
+    return Update(**{entry.name: record[entry.name] for entry in fields(Update) if entry.name in record})
+
+
+def update_id_of(folder: Path) -> str:
+    """What the adapter in a folder is the result of, `Materials.update_id`.
+
+    Raises:
+        WorkspaceError: its record is missing or damaged.
+    """
+    return str(_update_record(folder)["update_id"])
+
+
+def _update_record(folder: Path) -> dict[str, Any]:
+    cure = f"restore it, or remove {folder} to train the block again"
+    return read_facts(folder / UPDATE_FILE, "update record", _UPDATE, cure)
 
 
 def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes: int) -> dict[str, Any]:
@@ -71,7 +110,7 @@ def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes
             files = [piece / f"{name}.parquet" for piece in pieces]
             pl.concat([pl.read_parquet(file) for file in files if file.exists()]).write_parquet(temporary)
     targets = pl.read_parquet(folder / "targets.parquet")
-    counts = [read_json(piece / "counts.json", "counts of a block") for piece in pieces]
+    counts = [_read_counts(piece) for piece in pieces]
     updates = [read_update(folder / "adapters" / f"block_{block}") for block in blocks]
 
     in_block, next_block = [], []

@@ -17,13 +17,13 @@ from filelock import FileLock, Timeout
 
 from peso.config import RunConfig, dump_config
 from peso.errors import PesoError, WorkspaceError
-from peso.files import read_json, remove_leftovers, write_text
+from peso.files import remove_leftovers, write_text
 from peso.lm.quantisation import check_quantisation
 from peso.methods.registry import build_method
 from peso.training.base import BASE_BLOCK, Base, load_state, prepare_base
 from peso.training.materials import Materials, Reader, load_materials
 from peso.training.measure import Measurement, measure_in_block, measure_next_block
-from peso.training.outcome import MEASURED, RESULT, read_update, write_measurements, write_outcome
+from peso.training.outcome import MEASURED, RESULT, update_id_of, write_measurements, write_outcome
 from peso.training.processes import (
     check_processes,
     is_first,
@@ -130,8 +130,7 @@ def _measurements(materials: Materials, reader: Reader, block: int) -> Iterator[
 def _trained_elsewhere(materials: Materials, folder: Path, block: int) -> Path | None:
     """The same adapter in a run that differs in what it measures only."""
     for record in sorted(folder.parent.glob(f"*/adapters/block_{block}/{UPDATE_FILE}")):
-        if read_json(record, "update record")["update_id"] == materials.update_id:
-            read_update(record.parent)
+        if update_id_of(record.parent) == materials.update_id:
             return record.parent
     return None
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from peso.config import make_config
 from peso.data.dataset import Dataset, IntArray
+from peso.data.storage import Kind, read_facts
 from peso.decoding.recommend import Recommender
 from peso.decoding.reserved import Reserved, recommend_with_new
 from peso.decoding.trie import Trie, build_trie
 from peso.errors import WorkspaceError
-from peso.files import read_json
 from peso.lm.sequences import SequenceBuilder
 from peso.semantic_ids.added_items import AddedItems, catalogue_fingerprint, load_added_items
 from peso.training.base import load_state, read_base
@@ -23,6 +23,9 @@ from peso.training.materials import Materials, Reader, load_materials
 from peso.training.measure import memory_after, reserved_for_new
 from peso.training.memory import NeighbourMemory, build_memory
 from peso.training.outcome import RESULT
+
+_MEASURED: dict[str, Kind] = {"blocks": [{"memory_strengths?": [float], "memory_content_weight?": float}]}
+"""What lists need of a run's result."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +131,9 @@ def load_user_lists(
     allowed = materials.list_rules.allowed(dataset, last_block)
     memory = None
     if config.memory.use:
-        blocks = read_json(folder / RESULT, "run result")["blocks"]
+        blocks = read_facts(folder / RESULT, "run result", _MEASURED, "restore it, or run again in a new workspace")[
+            "blocks"
+        ]
         memory = _memory_of_all_events(materials, reader, blocks[-1] if blocks else {}, added, codes)
     return UserLists(
         run_id=folder.name,

@@ -13,7 +13,7 @@ from typing import Any
 from peso.config import RunConfig, make_config
 from peso.data.storage import load_dataset
 from peso.experiments.markdown import markdown_table
-from peso.experiments.results import RESULT, RunRecord, Variant
+from peso.experiments.results import RunRecord, Variant
 from peso.files import read_json, write_json, write_text
 from peso.semantic_ids.encoding import RECORD
 from peso.semantic_ids.refreshing import refresh_workspace
@@ -21,6 +21,7 @@ from peso.studies.claims import run_tests, sentences
 from peso.studies.measures import NDCG, RANKS, THIS_BLOCK, spread_of, spread_text
 from peso.studies.plan import Pair
 from peso.training.carrying import carry_over, find_version
+from peso.training.finished import RESULT
 from peso.training.stream import run_stream
 
 SHARES = (0.0, 0.05, 0.2, 1.0)

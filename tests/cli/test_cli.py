@@ -75,6 +75,21 @@ def test_what_is_wrong_with_a_workspace_is_said_at_once(tmp_path: Path) -> None:
         assert_one_sentence(peso_without(MODEL_LIBRARIES, *words, "-w", tmp_path), "holds no data")
 
 
+def test_other_refusals_come_as_early(tmp_path: Path) -> None:
+    output_of("simulate", "-w", tmp_path / "world", "--users", "30", "--items", "40", "--blocks", "2")
+    for words, refusal in (
+        (["items", "encode", "--quantizer", "k"], "no quantizer 'k'"),
+        (["items", "add", tmp_path / "none.csv"], "none.csv cannot be read"),
+        (["items", "refresh", "--into", tmp_path / "new", "--run", "x"], "holds no finished run"),
+        (["report"], "holds no finished run"),
+        (["recommend", "--user", "u00001"], "holds no finished run"),
+        (["recommend", "--all", "--run", "x"], "holds no finished run"),
+        (["export", "--output", tmp_path / "out"], "holds no finished run"),
+        (["continue", "--from", tmp_path / "world"], "holds no finished run"),
+    ):
+        assert_one_sentence(peso_without(MODEL_LIBRARIES, *words, "-w", tmp_path / "world"), refusal)
+
+
 def test_help_loads_no_model_library() -> None:
     done = peso_without(MODEL_LIBRARIES | {"polars"}, "--help")
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from peso.cli.options import JsonOption, WorkspaceOption, print_json, require_data, require_folder, show_progress
+from peso.cli.options import JsonOption, WorkspaceOption, print_json, require_folder, require_run, show_progress
 from peso.types import ExportFormat
 
 
@@ -26,7 +26,7 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write a version of a run for PEFT, plain transformers or vLLM."""
-    require_data(workspace)
+    require_run(workspace, run)
     show_progress(is_silent=True)
 
     from peso.training.exporting import export_version, serving_command

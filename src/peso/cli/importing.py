@@ -7,7 +7,7 @@ import typer
 
 from peso.cli.filling import fill
 from peso.cli.logs import FORMATS, ImportOptions, LogFormat, import_log
-from peso.cli.options import JsonOption, WorkspaceOption, command_of, print_json, print_table
+from peso.cli.options import JsonOption, WorkspaceOption, command_of, print_json, print_table, require_data
 
 app = typer.Typer(help="Read interaction data into a workspace.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -81,6 +81,7 @@ def import_adapter(
     from peso.config import make_config
 
     chosen = make_config(config)
+    require_data(workspace)
 
     from peso.training.importing import import_adapter as put_in
 

@@ -5,7 +5,16 @@ from typing import Annotated, get_args
 
 import typer
 
-from peso.cli.options import JsonOption, WorkspaceOption, print_json, print_table, require_folder, show_progress
+from peso.cli.options import (
+    JsonOption,
+    WorkspaceOption,
+    print_json,
+    print_table,
+    require_data,
+    require_folder,
+    require_run,
+    show_progress,
+)
 from peso.types import EncoderName, QuantizerName
 
 app = typer.Typer(help="Give items semantic IDs, and judge them.", no_args_is_help=True, rich_markup_mode=None)
@@ -45,6 +54,7 @@ def encode(
     json: JsonOption = False,
 ) -> None:
     """Learn a codebook from the items of block 0 and give every item a semantic ID of its own."""
+    require_data(workspace)
     show_progress()
 
     from peso.semantic_ids.encoding import EncodingRequest, encode_workspace
@@ -78,6 +88,7 @@ def print_encoding(path: Path, json: bool) -> None:
 @app.command("report")
 def report(workspace: WorkspaceOption, json: JsonOption = False) -> None:
     """Write items.html: how much the codes keep of the items, level by level, with a picture of the tree."""
+    require_data(workspace)
     show_progress()
 
     from peso.experiments.items_report import write_items_report
@@ -102,6 +113,7 @@ def add(
     json: JsonOption = False,
 ) -> None:
     """Give new items codes from the frozen codebook; no old code changes, and `peso recommend` may name them."""
+    require_data(workspace)
     show_progress()
 
     from peso.semantic_ids.adding import add_items
@@ -128,6 +140,7 @@ def add(
 @app.command("drift")
 def drift(workspace: WorkspaceOption, json: JsonOption = False) -> None:
     """Say whether the codebook still fits the items of later blocks, or should be learned anew."""
+    require_data(workspace)
     show_progress()
 
     from dataclasses import asdict
@@ -165,13 +178,18 @@ def refresh(
     json: JsonOption = False,
 ) -> None:
     """Let the codebook learn from later items, move the items whose codes are wrong, and carry a model over."""
+    require_data(workspace)
     show_progress()
 
     from peso.data.storage import load_dataset
+
+    last = load_dataset(workspace / "data").num_blocks - 2 if after is None else after
+    if run is not None:
+        require_run(workspace, run)
+
     from peso.semantic_ids.refreshing import refresh_workspace
     from peso.training.carrying import carry_over, find_version
 
-    last = load_dataset(workspace / "data").num_blocks - 2 if after is None else after
     version = None if run is None else find_version(workspace, run, last)
     facts = refresh_workspace(workspace, into, last, share)
     if version is not None:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import os
+import sys
 from collections.abc import Callable
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -82,6 +84,14 @@ def require_data(workspace: Path) -> None:
     require_dataset(workspace / "data")
 
 
+def require_run(workspace: Path, run: str | None) -> None:
+    """Refuses a workspace without a finished run, or without the one that is named, in the same way."""
+    from peso.training.finished import finished_run
+
+    require_data(workspace)
+    finished_run(workspace, run)
+
+
 def places_for_new(share: float | None, since: str | None) -> dict[str, Any]:
     """What `--new-item-share` and `--new-since` change of a run's `decoding`; a share of 0 ends a run's date too."""
     chosen: dict[str, Any] = {"new_item_share": share, "new_since": since}
@@ -155,6 +165,8 @@ def show_progress(is_silent: bool = False) -> None:
     logging.getLogger("peso").setLevel(logging.WARNING if is_silent else logging.INFO)
     warnings.simplefilter("ignore", FutureWarning)
 
-    from transformers.utils import logging as transformers_logging
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read at import, which takes seconds and may never be needed
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()

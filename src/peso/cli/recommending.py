@@ -12,7 +12,7 @@ from peso.cli.options import (
     WorkspaceOption,
     places_for_new,
     print_json,
-    require_data,
+    require_run,
     show_progress,
 )
 
@@ -38,7 +38,7 @@ def recommend(
         raise ConfigError("name one user by --user, or all by --all.")
     if user is not None and output is not None:
         raise ConfigError(f"--output {output} is for --all; the list of one user is printed.")
-    require_data(workspace)
+    require_run(workspace, run)
     decoding = places_for_new(new_item_share, new_since)
     if user is None:
         _recommend_for_all(workspace, num_items, run, output, decoding, json)

@@ -5,7 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
-from peso.cli.options import JsonOption, WorkspaceOption, print_json, print_table, require_data, show_progress
+from peso.cli.options import (
+    JsonOption,
+    WorkspaceOption,
+    print_json,
+    print_table,
+    require_data,
+    require_run,
+    show_progress,
+)
 
 
 def run(
@@ -92,6 +100,7 @@ def go_on(
 ) -> None:
     """Take over what a run of an older import has learned: its blocks as block 0, its codes, its model as the base."""
     require_data(workspace)
+    require_run(older, run)
     show_progress()
 
     from peso.training.continuing import continue_run
@@ -158,7 +167,7 @@ def baselines(
 
 def report(workspace: WorkspaceOption, json: JsonOption = False) -> None:
     """Write report.html: figures, comparisons and example users of all runs of a workspace."""
-    require_data(workspace)
+    require_run(workspace, None)
 
     from peso.baselines.run import run_baselines
     from peso.data.list_rules import ListRules

@@ -28,6 +28,7 @@ from peso.cli.options import (
     command_of,
     places_for_new,
     print_json,
+    require_run,
     show_progress,
 )
 from peso.cli.running import print_result
@@ -88,9 +89,12 @@ def recommend(
 ) -> None:
     """Recommend the next items for all users: the tables of `peso recommend --all`."""
     from peso.scale.cluster import require_ray
-    from peso.training.all_users import plan_job
 
     require_ray()
+    require_run(workspace, run)
+
+    from peso.training.all_users import plan_job
+
     job = plan_job(workspace, num_items, run, output, decoding=places_for_new(new_item_share, new_since))
     with _joined(address, workers, cpus, gpu) as pool:
         from peso.scale.recommending import recommend_in_pool

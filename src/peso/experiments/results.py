@@ -11,8 +11,8 @@ import polars as pl
 from peso.config import SECTION_OF_METHOD
 from peso.data.storage import Kind, read_facts
 from peso.errors import WorkspaceError
+from peso.training.finished import RESULT
 
-RESULT = "result.json"
 MEASURES_NOT_COMPARED = ("seed", "decoding.catalogue", "decoding.repeats")
 _RESULT: dict[str, Kind] = {
     "method": str,

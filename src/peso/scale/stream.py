@@ -11,8 +11,8 @@ from typing import Any
 from peso.config import RunConfig, make_config
 from peso.errors import PesoError, WorkspaceError
 from peso.scale.batches import Pool
+from peso.training.finished import RESULT
 from peso.training.materials import load_materials
-from peso.training.outcome import RESULT
 from peso.training.stream import refuse_again, run_stream
 
 NOTES = ".ray"

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from peso.data.dataset import IntArray
 from peso.semantic_ids.assignment import check_capacity
@@ -51,6 +50,8 @@ def match_unique(codebook: AdditiveCodebook, vectors: Vectors, codes: IntArray, 
     Raises:
         DataError: there are more items than codes, or more codes than 2^62.
     """
+    from scipy.optimize import linear_sum_assignment  # takes a second, and wrong input is refused before
+
     sizes = np.array(codebook.level_sizes, dtype=np.int64)
     check_capacity(len(codes) + len(taken), codebook.level_sizes)
     strides = np.r_[np.cumprod(sizes[:0:-1])[::-1], 1]

@@ -23,7 +23,8 @@ from peso.data.storage import read_facts
 from peso.errors import WorkspaceError
 from peso.files import atomic_path, hash_of_json, remove_leftovers, replace_directory, write_json
 from peso.semantic_ids.added_items import stored_catalogue
-from peso.training.user_lists import UserLists, finished_run, load_user_lists
+from peso.training.finished import finished_run
+from peso.training.user_lists import UserLists, load_user_lists
 
 log = logging.getLogger(__name__)
 

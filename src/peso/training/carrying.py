@@ -18,10 +18,10 @@ from peso.files import atomic_directory, write_json
 from peso.semantic_ids.encoding import RECORD
 from peso.semantic_ids.item_tokenizer import load_item_tokenizer
 from peso.training.base import BACKBONE, Base, read_base
+from peso.training.finished import finished_run
 from peso.training.grown import growth_of, write_grown
 from peso.training.materials import Materials, load_materials
 from peso.training.update import UPDATE_FILE
-from peso.training.user_lists import finished_run
 
 _WEIGHTS = "adapter_model.safetensors"
 _ORIGINS: dict[str, dict[str, Kind]] = {"extends": {"semantic_ids": str}, "refresh": {"semantic_ids_before": str}}

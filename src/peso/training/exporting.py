@@ -20,8 +20,8 @@ from peso.lm.backbone import load_tokenizer, save_backbone
 from peso.lm.merging import merge_adapter, merge_token_rows
 from peso.lm.quantisation import is_quantised
 from peso.training.base import BACKBONE, Base, load_state, read_base
+from peso.training.finished import finished_run
 from peso.training.materials import Materials, load_materials
-from peso.training.user_lists import finished_run
 from peso.types import ExportFormat
 
 _RANKS_OF_VLLM = (8, 16, 32, 64, 128, 256, 320, 512)

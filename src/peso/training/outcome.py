@@ -16,11 +16,11 @@ from peso.evaluation.summary import mean_over_blocks, summarise
 from peso.files import atomic_path, write_json
 from peso.lm.kernels import PACKAGES, kernels_for
 from peso.training.base import BACKBONE, Base
+from peso.training.finished import RESULT
 from peso.training.materials import Materials
 from peso.training.measure import Measurement
 from peso.training.update import UPDATE_FILE, Update
 
-RESULT = "result.json"
 MEASURED = "measured"
 _COUNTS_FILE = "counts.json"
 _COUNTS: dict[str, Kind] = {

@@ -21,9 +21,10 @@ from peso.files import remove_leftovers, write_text
 from peso.lm.quantisation import check_quantisation
 from peso.methods.registry import build_method
 from peso.training.base import BASE_BLOCK, Base, load_state, prepare_base
+from peso.training.finished import RESULT
 from peso.training.materials import Materials, Reader, load_materials
 from peso.training.measure import Measurement, measure_in_block, measure_next_block
-from peso.training.outcome import MEASURED, RESULT, update_id_of, write_measurements, write_outcome
+from peso.training.outcome import MEASURED, update_id_of, write_measurements, write_outcome
 from peso.training.processes import (
     check_processes,
     is_first,

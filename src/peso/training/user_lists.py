@@ -14,15 +14,14 @@ from peso.data.storage import Kind, read_facts
 from peso.decoding.recommend import Recommender
 from peso.decoding.reserved import Reserved, recommend_with_new
 from peso.decoding.trie import Trie, build_trie
-from peso.errors import WorkspaceError
 from peso.lm.sequences import SequenceBuilder
 from peso.semantic_ids.added_items import AddedItems, catalogue_fingerprint, load_added_items
 from peso.training.base import load_state, read_base
+from peso.training.finished import RESULT, finished_run
 from peso.training.grown import growth_of, load_grown
 from peso.training.materials import Materials, Reader, load_materials
 from peso.training.measure import memory_after, reserved_for_new
 from peso.training.memory import NeighbourMemory, build_memory
-from peso.training.outcome import RESULT
 
 _MEASURED: dict[str, Kind] = {"blocks": [{"memory_strengths?": [float], "memory_content_weight?": float}]}
 """What lists need of a run's result."""
@@ -167,20 +166,3 @@ def _memory_of_all_events(
         return replace(counted, strengths=strengths, content_weight=measured.get("memory_content_weight", 0.0))
     chosen = memory_after(materials, reader, materials.dataset.num_blocks - 1)
     return replace(counted, strengths=chosen.strengths, content_weight=chosen.content_weight)
-
-
-def finished_run(workspace: Path, run_id: str | None) -> Path:
-    """The folder of a finished run: a given one, or the one finished last.
-
-    Raises:
-        WorkspaceError: there is none, or not this one.
-    """
-    finished = sorted((workspace / "runs").glob(f"*/{RESULT}"), key=lambda path: path.stat().st_mtime)
-    names = [path.parent.name for path in finished]
-    if not names:
-        raise WorkspaceError(f"workspace {workspace} holds no finished run; use `peso run` first.")
-    if run_id is None:
-        return finished[-1].parent
-    if run_id not in names:
-        raise WorkspaceError(f"run {run_id!r} is not a finished run of {workspace}; there are: {', '.join(names)}.")
-    return workspace / "runs" / run_id

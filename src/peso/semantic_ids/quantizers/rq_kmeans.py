@@ -4,8 +4,6 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 
 from peso.seeding import derive_seed
 from peso.semantic_ids.frozen import Vectors
@@ -44,6 +42,9 @@ def k_means(vectors: Vectors, num_centres: int, seed: int) -> Vectors:
     Returns:
         float32 [min(K, distinct rows), D].
     """
+    from sklearn.cluster import KMeans  # takes seconds, and wrong input is refused before
+    from sklearn.exceptions import ConvergenceWarning
+
     random = np.random.default_rng(seed)
     most = _SAMPLES_PER_CODE * num_centres
     sample = vectors if len(vectors) <= most else vectors[random.choice(len(vectors), most, replace=False)]

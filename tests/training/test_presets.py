@@ -20,12 +20,18 @@ from peso.errors import ConfigError
 from peso.files import read_json
 from peso.lm.adapters import attach_adapter, read_token_rows, save_adapter, stored_token_rows
 from peso.lm.backbone import build_backbone, load_tokenizer, save_backbone
+from peso.lm.low_rank import read_low_rank
+from peso.lm.rows import Rows
 from peso.lm.templates import INSTRUCT_PREFIX, INSTRUCT_SEPARATOR, INSTRUCT_SUFFIX
+from peso.methods.registry import build_method
 from peso.training.base import adapter_parts, load_state, read_base, training_rows
 from peso.training.materials import Materials, Reader, build_reader, load_materials
 from peso.training.stream import run_stream
 from peso.training.trainer import Stage, add_gradient
+from peso.training.update import update_stage
+from peso.types import ProximalForm
 from streams import config
+from views import StoredView
 from worlds import fill_workspace, tiny_dataset
 
 PRESETS = ("paper", "default_llm")
@@ -84,14 +90,38 @@ def adapted(workspace: Path, chosen: RunConfig, folder: Path) -> tuple[Materials
     save_backbone(model, tokenizer, folder / "backbone")
     reader = build_reader(materials, model, tokenizer)
     peft_model = attach_adapter(model, chosen.adapter, reader.builder.vocabulary.all_token_ids, chosen.seed)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in peft_model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    (folder / "adapter").mkdir()
-    save_adapter(peft_model, folder / "adapter")
+    move(peft_model, folder / "adapter", 0.05, seed=1)
     return materials, reader, peft_model
+
+
+def move(model: PeftModel, folder: Path, length: float, seed: int) -> None:
+    """Moves everything that trains, and saves the adapter."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(length * torch.randn(parameter.shape, generator=generator))
+    folder.mkdir()
+    save_adapter(model, folder)
+
+
+def plain_peft(folder: Path, adapter: str) -> PeftModel:
+    """What `adapted` saved, as a program without peso would train it, in float64."""
+    plain = AutoModelForCausalLM.from_pretrained(folder / "backbone")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*tie_word_embeddings=True.*")
+        model = PeftModel.from_pretrained(plain, str(folder / adapter), is_trainable=True)
+    return model.double()
+
+
+def written_out(materials: Materials, rows: Rows) -> list[tuple[str, str]]:
+    """Prompt and response of every target."""
+    ids, items = materials.semantic_ids, materials.dataset.event_item
+    texts = []
+    for start, target in zip(rows.start, rows.first_target, strict=True):
+        history = INSTRUCT_SEPARATOR.join(ids.text(item) for item in items[start:target])
+        texts.append((f"{INSTRUCT_PREFIX}{history}{INSTRUCT_SUFFIX}", ids.text(items[target])))
+    return texts
 
 
 def released_loss(model: torch.nn.Module, tokenizer: Any, texts: list[tuple[str, str]]) -> torch.Tensor:
@@ -111,8 +141,37 @@ def released_loss(model: torch.nn.Module, tokenizer: Any, texts: list[tuple[str,
         ids[row, :end] = torch.tensor(head + tail)
         labels[row, len(head) : end] = torch.tensor(tail)
         mask[row, :end] = 1
-    logits = model(input_ids=ids, attention_mask=mask).logits.float()[:, :-1] / 0.8
+    logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1] / 0.8
     return functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+
+
+def released_proximal(model: torch.nn.Module, before: dict[str, torch.Tensor], form: str) -> torch.Tensor:
+    """KL(softmax(v_t) || softmax(v_{t-1})) of every A and B: Eq. 12, or "official", the released code's lines."""
+    divergences = []
+    for name, parameter in model.named_parameters():
+        if ".lora_" not in name:
+            continue
+        p = functional.softmax(parameter.flatten(), dim=0)
+        q = functional.softmax(before[name.replace(".default", "")].double().flatten(), dim=0)
+        if form == "official":
+            p, q = p + 1e-8, q + 1e-8
+            p, q = p / p.sum(), q / q.sum()
+        divergences.append(torch.clamp(torch.sum(p * torch.log(p / q)), min=0.0))
+    num_modules = len(divergences) // 2
+    return torch.stack(divergences).sum() / (num_modules if form == "official" else 1)
+
+
+def assert_equal_gradients(ours: PeftModel, theirs: PeftModel) -> None:
+    """Of every trainable tensor, to 1e-5 of its largest element."""
+    gradients = {name: p.grad for name, p in theirs.named_parameters() if p.requires_grad}
+    compared = 0
+    for name, parameter in ours.named_parameters():
+        if parameter.requires_grad:
+            expected, found = gradients[name], parameter.grad
+            assert expected is not None and found is not None
+            torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+            compared += 1
+    assert compared == len(gradients) == 2 * 7 * 2 + 2
 
 
 def test_the_papers_loss_is_the_released_objective(workspace: Path, source: Path, tmp_path: Path) -> None:
@@ -130,28 +189,52 @@ def test_the_papers_loss_is_the_released_objective(workspace: Path, source: Path
     num_tokens = BATCH * (materials.semantic_ids.num_levels + 1)
     ours = float(add_gradient(reader.model, reader.likelihood, stage, np.arange(BATCH))) / num_tokens
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*tie_word_embeddings=True.*")
-        plain = AutoModelForCausalLM.from_pretrained(tmp_path / "backbone")
-        theirs = PeftModel.from_pretrained(plain, str(tmp_path / "adapter"), is_trainable=True)
-    ids, items = materials.semantic_ids, materials.dataset.event_item
-    texts = []
-    for start, target in zip(rows.start, rows.first_target, strict=True):
-        history = INSTRUCT_SEPARATOR.join(ids.text(item) for item in items[start:target])
-        texts.append((f"{INSTRUCT_PREFIX}{history}{INSTRUCT_SUFFIX}", ids.text(items[target])))
-    tokenizer = load_tokenizer(tmp_path / "backbone")
-    passes = [released_loss(theirs, tokenizer, texts[half : half + 8]) / 2 for half in (0, 8)]
-    theirs_loss = torch.stack(passes).sum()
-    theirs_loss.backward()
-    assert ours == pytest.approx(float(theirs_loss.detach()), abs=1e-5)
+    theirs, tokenizer = plain_peft(tmp_path, "adapter"), load_tokenizer(tmp_path / "backbone")
+    texts = written_out(materials, rows)
+    expected = torch.stack([released_loss(theirs, tokenizer, texts[half : half + 8]) for half in (0, 8)]).mean()
+    expected.backward()
+    assert ours == pytest.approx(expected.item(), abs=1e-5)
+    assert_equal_gradients(model, theirs)
 
-    gradients = {name: p.grad for name, p in theirs.named_parameters() if p.requires_grad}
-    compared = 0
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-3, atol=1e-6)
-            compared += 1
-    assert compared == len(gradients) == 2 * 7 * 2 + 2
+
+@pytest.mark.parametrize("form", ["paper", "official"])
+def test_an_updates_loss_is_the_released_objective(
+    workspace: Path, source: Path, tmp_path: Path, form: ProximalForm
+) -> None:
+    """A step of block 1, cross-entropy + 2 KL to the state after block 0: value and gradient.
+
+    The released trainer adds the term to every pass, and averages passes.
+    """
+    chosen = preset(
+        "paper", source, adapter={"lora_dropout": 0.0}, training={"precision": "float32"}, proximal={"form": form}
+    )
+    assert chosen.proximal.strength == 2.0
+    materials, reader, model = adapted(workspace, chosen, tmp_path)
+    parts = adapter_parts(model)
+    method, view = build_method(chosen), StoredView([read_low_rank(model)])
+    targets = targets_of_block(materials.dataset, 1, "train")[:BATCH]
+    stage = update_stage(materials, reader, parts, method, view, targets, "block_1")
+    penalty = method.penalty(parts["lora"].groups(parts["lora"].snapshot()), view)
+    assert stage.add_penalty is not None and stage.pull is None and penalty is not None
+    move(model, tmp_path / "moved", 0.1, seed=2)
+    model.train()
+    num_tokens = BATCH * (materials.semantic_ids.num_levels + 1)
+    cross_entropy = float(add_gradient(reader.model, reader.likelihood, stage, np.arange(BATCH))) / num_tokens
+    stage.add_penalty()
+    term = float(penalty(parts["lora"].groups(parts["lora"].data.detach())))
+
+    theirs, tokenizer = plain_peft(tmp_path, "moved"), load_tokenizer(tmp_path / "backbone")
+    before = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    texts = written_out(materials, stage.train_rows)
+    passes = [
+        released_loss(theirs, tokenizer, texts[half : half + 8]) + 2.0 * released_proximal(theirs, before, form)
+        for half in (0, 8)
+    ]
+    expected = torch.stack(passes).mean()
+    expected.backward()
+    assert cross_entropy + term == pytest.approx(expected.item(), abs=1e-5)
+    assert term > 0.01  # what is compared is not lost beside the cross-entropy
+    assert_equal_gradients(model, theirs)
 
 
 def test_what_an_end_token_needs(workspace: Path, source: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -34,6 +34,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "whole tables, tied": ("smollm", {"adapter": {"token_rows": "all"}}),
     "whole tables, untied": ("llama", {"adapter": {"token_rows": "all"}}),
     "whole backbone": ("smollm", {"method": "full"}),
+    "stored in bfloat16": ("llama", {"adapter": {"stored_precision": "bfloat16"}}),
 }
 
 
@@ -44,12 +45,13 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def config_of(variant: str, folder: Path) -> RunConfig:
+def config_of(variant: str, folder: Path, dtype: torch.dtype = torch.float32, **adapter_overrides: Any) -> RunConfig:
     family, overrides = VARIANTS[variant]
-    source = folder / family
+    source = folder / f"{family}-{dtype}".replace("torch.", "")
     if not source.exists():
-        write_language_model(source, family)
+        write_language_model(source, family, dtype)
     adapter = {"r": 2, "lora_alpha": 4, "target_modules": ("all-linear",)} | overrides.get("adapter", {})
+    adapter |= adapter_overrides
     rates = {"epochs": 1, "learning_rate": 1e-2, "token_rows_learning_rate": 1e-2}
     return config(
         backbone={"source": str(source)}, training=rates, evaluation={"next_block": "off"}, max_history=6,
@@ -159,3 +161,45 @@ def test_bfloat16_is_kept(workspace: Path, tmp_path: Path) -> None:
     after = AutoModelForCausalLM.from_pretrained(folders["model"])
     assert after.dtype == torch.bfloat16
     torch.testing.assert_close(logits_of(after, tokens).float(), before.float(), rtol=0.1, atol=0.1)
+
+
+NARROW_VARIANTS = ("untied", "tied", "transposed", "past adapters", "whole tables, tied", "whole tables, untied")
+
+
+@pytest.mark.parametrize("variant", NARROW_VARIANTS)
+def test_a_version_and_a_backbone_in_bfloat16(workspace: Path, tmp_path: Path, variant: str) -> None:
+    """Nothing is rounded but what is merged, once; whole tables, float32 in peso, act in the backbone's type."""
+    chosen = config_of(variant, workspace / "models", torch.bfloat16, stored_precision="bfloat16")
+    run = run_stream(workspace, chosen, resume=True)
+    tokens, before = logits_before(workspace, run, 2)
+    stored = load_file(run / "adapters" / "block_2" / "adapter_model.safetensors")
+    exported = {form: export_version(workspace, tmp_path / form, form, run.name) for form in get_args(ExportFormat)}
+
+    for form in ("peft", "vllm"):
+        plain = AutoModelForCausalLM.from_pretrained(exported[form]["backbone"])
+        assert plain.dtype == torch.bfloat16
+        adapter = load_file(Path(exported[form]["adapter"]) / "adapter_model.safetensors")
+        kept = stored if form == "peft" else {name: one for name, one in stored.items() if ".lora_" in name}
+        assert adapter.keys() == kept.keys()
+        assert all(one.dtype == torch.bfloat16 and torch.equal(one, kept[name]) for name, one in adapter.items())
+        after = logits_of(PeftModel.from_pretrained(plain, exported[form]["adapter"]), tokens)
+        if chosen.adapter.token_rows == "codes":
+            assert torch.equal(after, before)
+        else:
+            torch.testing.assert_close(after.float(), before, rtol=2**-8, atol=2**-8)
+
+    merged = AutoModelForCausalLM.from_pretrained(exported["merged"]["model"])
+    assert merged.dtype == torch.bfloat16
+    snapshot = AutoModelForCausalLM.from_pretrained(exported["vllm"]["backbone"]).state_dict()
+    changed = 0
+    for name, weight in merged.state_dict().items():
+        a, b = (stored.get(f"base_model.model.{name.removesuffix('.weight')}.lora_{key}.weight") for key in "AB")
+        expected = snapshot[name]
+        if a is not None and b is not None:
+            update = 2.0 * (b.float() @ a.float())  # lora_alpha / r
+            expected = (expected.float() + (update.T if variant == "transposed" else update)).bfloat16()
+            changed += 1
+        torch.testing.assert_close(weight, expected, rtol=2**-7, atol=0)  # a tie may fall either way
+        assert (weight != expected).float().mean() < 1e-2
+    assert changed == sum(".lora_A." in name for name in stored)
+    torch.testing.assert_close(logits_of(merged, tokens).float(), before.float(), rtol=0.05, atol=0.1)

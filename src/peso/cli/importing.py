@@ -90,6 +90,8 @@ def import_adapter(
         print_json(asdict(imported))
         return
     tables = " and ".join(imported.tables) or "no whole matrix"
+    if imported.num_token_rows:
+        tables = f"{imported.num_token_rows:,} rows of {tables}"
     typer.echo(
         f"rank {imported.rank} on {imported.num_layers} layers, {tables}; {imported.num_codes:,} codes known, "
         f"{imported.num_codes_missing:,} not."

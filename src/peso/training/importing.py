@@ -14,7 +14,9 @@ from peso.files import atomic_directory, read_json, sha256_of
 from peso.lm.adapters import attach_adapter, read_token_rows, save_adapter, write_token_rows
 from peso.lm.backbone import EMBEDDED, build_backbone, load_tokenizer
 from peso.lm.low_rank import LowRank, adapted_layers, read_low_rank, write_low_rank
-from peso.lm.released import EMBEDDING, HEAD, Released, differs, read_released
+from peso.lm.released import EMBEDDING, HEAD, PEFT_CONFIG, Released, backbone_beside, differs, read_released
+from peso.lm.vocabulary import Vocabulary
+from peso.semantic_ids.catalogue import code_token
 from peso.training.materials import build_reader, load_materials
 
 IMPORTED = "imported"
@@ -35,7 +37,8 @@ class Imported:
         name: what `adapter.start` takes.
         rank: of A and B.
         num_layers: adapted layers.
-        tables: trained matrices that were found.
+        tables: trained matrices that were found, whole or in some rows.
+        num_token_rows: trained rows of each, where not all did; 0 for whole matrices.
         num_codes: semantic-ID tokens that the checkpoint knew.
         num_codes_missing: tokens of the workspace that it did not know; their rows stay as they were.
         largest_change_left_out: of any number in a row that is not imported, because only codes' rows train here.
@@ -45,6 +48,7 @@ class Imported:
     rank: int
     num_layers: int
     tables: tuple[str, ...]
+    num_token_rows: int
     num_codes: int
     num_codes_missing: int
     largest_change_left_out: float
@@ -74,14 +78,15 @@ def import_adapter(workspace: Path, config: RunConfig, checkpoint: Path, block: 
     found = read_released(checkpoint, block)
     whole = config.backbone.model_copy(update={"quantisation": "none"})  # weights in few bits equal nobody's
     model, tokenizer = build_backbone(whole, materials.semantic_ids.level_sizes, config.seed, materials.known_titles)
-    codes = build_reader(materials, model, tokenizer).builder.vocabulary.all_token_ids
-    places = _their_places(tokenizer, checkpoint, codes)
+    vocabulary = build_reader(materials, model, tokenizer).builder.vocabulary
+    codes = vocabulary.all_token_ids
+    places = _their_places(tokenizer, checkpoint, found, vocabulary)
     _check_backbone(model, found, codes[0], config)
     words = {name: table[: codes[0]] for name, table in _tables(model).items()}
     adapted = attach_adapter(model, config.adapter, codes, config.seed)
     _check_adapter(adapted, found.update, checkpoint, config)
     write_low_rank(adapted, found.update)
-    rows = _fitted_rows(read_token_rows(adapted), found.tables, places, codes, config)
+    rows = _fitted_rows(read_token_rows(adapted), found, places, codes, config)
     write_token_rows(adapted, rows)
 
     left_out = 0.0
@@ -97,7 +102,9 @@ def import_adapter(workspace: Path, config: RunConfig, checkpoint: Path, block: 
         with atomic_directory(folder) as temporary:
             save_adapter(adapted, temporary)
     known = int((places[codes] >= 0).sum())
-    return Imported(name, update.rank, len(update.a), tuple(sorted(found.tables)), known, len(codes) - known, left_out)
+    tables = tuple(sorted(found.tables.keys() | found.rows.keys()))
+    num_rows = max((len(rows.numbers) for rows in found.rows.values()), default=0)
+    return Imported(name, update.rank, len(update.a), tables, num_rows, known, len(codes) - known, left_out)
 
 
 def _tables(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -105,33 +112,57 @@ def _tables(model: PreTrainedModel) -> dict[str, Tensor]:
     return {name: module.weight.detach().clone() for name, module in modules.items()}
 
 
-def _their_places(tokenizer: PreTrainedTokenizerBase, checkpoint: Path, codes: list[int]) -> Tensor:
+def _their_places(
+    tokenizer: PreTrainedTokenizerBase, checkpoint: Path, found: Released, vocabulary: Vocabulary
+) -> Tensor:
     """int64 [V]: the checkpoint's number of each of our tokens, -1 for one it does not know."""
-    folder = next((f for f in (checkpoint, checkpoint.parent) if (f / "tokenizer_config.json").exists()), None)
+    folders = (checkpoint, checkpoint.absolute().parent, backbone_beside(checkpoint))
+    folder = next((one for one in folders if one is not None and (one / "tokenizer_config.json").exists()), None)
     if folder is None:
         raise DataError(f"{checkpoint} holds no tokenizer; copy tokenizer.json and tokenizer_config.json there.")
     theirs, ours = load_tokenizer(folder).get_vocab(), tokenizer.get_vocab()
     places = torch.full((max(ours.values()) + 1,), -1)
     for token, number in ours.items():
         places[number] = theirs.get(token, -1)
+    codes = vocabulary.all_token_ids
     words = torch.tensor([number for number in ours.values() if number < codes[0]])
     if not torch.equal(places[words], words):
         raise DataError(f"the tokenizer in {folder} has other words than that of the backbone; name the same backbone.")
-    if not (places[codes] >= 0).any():
-        raise DataError(f"the tokenizer in {folder} knows none of this workspace's codes; check the data set.")
+    for level, numbers in enumerate(vocabulary.level_token_ids):
+        if not (places[numbers] >= 0).any():
+            raise DataError(
+                f"the tokenizer in {folder} knows none of this workspace's codes of level {level + 1}, such as "
+                f"{code_token(level, 0)}; check the data set."
+            )
+    for table, matrix in found.tables.items():
+        if int(places.max()) >= len(matrix):
+            raise DataError(
+                f"the tokenizer in {folder} numbers codes up to {int(places.max())}, and the checkpoint's {table} has "
+                f"{len(matrix)} rows; copy the tokenizer that belongs to the checkpoint."
+            )
+    known, tokens = set(places[codes].tolist()), {number: token for token, number in theirs.items()}
+    for table, trained in found.rows.items():
+        other = [number for number in trained.numbers if number not in known]
+        if other:
+            example = tokens.get(other[0], f"token {other[0]}")
+            raise DataError(
+                f"the checkpoint trained {len(trained.numbers)} rows of {table}, {len(other)} of them of no code of "
+                f"this workspace, such as {example!r}; import it where the semantic IDs are those it was trained with."
+            )
     return places
 
 
 def _check_backbone(model: PreTrainedModel, found: Released, num_words: int, config: RunConfig) -> None:
     """Compares what the checkpoint holds of its backbone with ours; rows of new tokens are nobody's."""
     ours = model.state_dict()
+    tables = (model.get_input_embeddings(), model.get_output_embeddings())
+    names = {f"{name}.weight" for name, module in model.named_modules() if module in tables}
     for name, theirs in found.frozen.items():
         if name not in ours:
             raise DataError(
                 f"the checkpoint holds {name!r}, which {type(model).__name__} has not; is it of this backbone?"
             )
-        is_table = name.split(".")[-2] in (EMBEDDING, HEAD)
-        pair = (theirs[:num_words], ours[name][:num_words]) if is_table else (theirs, ours[name])
+        pair = (theirs[:num_words], ours[name][:num_words]) if name in names else (theirs, ours[name])
         if differs(*pair):
             raise ConfigError(
                 f"backbone.source {config.backbone.source!r}: its {name!r} is not the checkpoint's; name the backbone "
@@ -147,7 +178,7 @@ def _check_adapter(adapted: PeftModel, update: LowRank, checkpoint: Path, config
             f"adapter.target_modules: the checkpoint adapts {len(update.a)} layers and this configuration "
             f"{len(layers)}; they differ in {other!r}."
         )
-    path = checkpoint / "adapter_config.json"
+    path = checkpoint / PEFT_CONFIG
     facts = read_json(path, "adapter configuration") if path.exists() else {"lora_alpha": config.adapter.lora_alpha}
     if not isinstance(facts, dict) or "lora_alpha" not in facts:
         raise DataError(f"{path} has no lora_alpha; it is no configuration of a LoRA adapter.")
@@ -160,27 +191,38 @@ def _check_adapter(adapted: PeftModel, update: LowRank, checkpoint: Path, config
             f"adapter.r {config.adapter.r} and adapter.lora_alpha {config.adapter.lora_alpha} are not the checkpoint's "
             f"{update.rank} and {alpha}; set them."
         )
+    ours = read_low_rank(adapted)
+    for name, a in ours.a.items():
+        widths = (a.shape[1], len(ours.b[name])), (update.a[name].shape[1], len(update.b[name]))
+        if widths[0] != widths[1]:
+            raise ConfigError(
+                f"backbone.source {config.backbone.source!r}: its {name!r} goes from {widths[0][0]} to {widths[0][1]} "
+                f"features, the checkpoint's from {widths[1][0]} to {widths[1][1]}; name the backbone that the "
+                "checkpoint was trained on."
+            )
 
 
 def _fitted_rows(
-    ours: dict[str, Tensor], tables: dict[str, Tensor], places: Tensor, codes: list[int], config: RunConfig
+    ours: dict[str, Tensor], found: Released, places: Tensor, codes: list[int], config: RunConfig
 ) -> dict[str, Tensor]:
     """Our trained rows with the checkpoint's values wherever it has one."""
-    theirs = {EMBEDDING: tables.get(EMBEDDING), HEAD: tables.get(HEAD, tables.get(EMBEDDING))}
-    tokens = torch.tensor(codes) if config.adapter.token_rows == "codes" else torch.arange(len(places))
-    tokens_known = places[tokens] >= 0
-    numbers = places[tokens][tokens_known]
-    if len(ours) == 1 and HEAD in tables and differs(tables[HEAD][numbers], tables[EMBEDDING][numbers]):
+    numbers = places[codes] if config.adapter.token_rows == "codes" else places
+    trained_head = HEAD in found.tables or HEAD in found.rows
+    if (
+        len(ours) == 1
+        and trained_head
+        and differs(found.rows_of(HEAD, numbers)[1], found.rows_of(EMBEDDING, numbers)[1])
+    ):
         raise ConfigError(
             'adapter.token_rows "codes" trains one row per code where embedding and head are tied, and the checkpoint '
             'trained them apart; use "all".'
         )
     fitted = {}
     for name, rows in ours.items():
-        table = theirs[name.removesuffix(".rows").split(".")[-1]]
+        has_row, values = found.rows_of(name.removesuffix(".rows").split(".")[-1], numbers)
         fitted[name] = rows.clone()
-        if table is not None:
-            fitted[name][: len(tokens)][tokens_known] = table[numbers]
+        if has_row.any():
+            fitted[name][: len(numbers)][has_row] = values
     return fitted
 
 

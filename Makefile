@@ -13,10 +13,10 @@ BENCHMARKS := train decode trie proximal update gpu
 demo: install  ## simulate a world, train the base, update it with every method, write the report
 	rm -rf $(DEMO)
 	$(BIN)/peso simulate --workspace $(DEMO)
-	$(BIN)/peso run --workspace $(DEMO) --method frozen --config configs/demo.toml
-	$(BIN)/peso run --workspace $(DEMO) --method single --config configs/demo.toml
-	$(BIN)/peso run --workspace $(DEMO) --method peso --config configs/demo.toml
-	$(BIN)/peso run --workspace $(DEMO) --method peso --memory --config configs/demo.toml
+	$(BIN)/peso run --workspace $(DEMO) --method frozen --config demo
+	$(BIN)/peso run --workspace $(DEMO) --method single --config demo
+	$(BIN)/peso run --workspace $(DEMO) --method peso --config demo
+	$(BIN)/peso run --workspace $(DEMO) --method peso --memory --config demo
 	$(BIN)/peso runs --workspace $(DEMO)
 	$(BIN)/peso report --workspace $(DEMO)
 

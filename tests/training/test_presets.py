@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from conftest import REPOSITORY
 from language_models import write_language_model
 from peso.config import RunConfig, make_config
 from peso.data.examples import targets_of_block
@@ -52,7 +51,7 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def preset(name: str, source: Path, **overrides: Any) -> RunConfig:
-    return make_config(REPOSITORY / "configs" / f"{name}.toml", {"backbone": {"source": str(source)}} | overrides)
+    return make_config(Path(name), {"backbone": {"source": str(source)}} | overrides)
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -31,7 +31,9 @@ def proximal(
         Path | None,
         typer.Option(help=f"Folder for JSON, Markdown and SVG.  [default: {RESULTS}/<workspace name>]"),
     ] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file under every configuration.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file or preset under every configuration.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """What every form of the anchor does to one update: its share of a step, and where the adapter ends."""

@@ -71,7 +71,9 @@ def import_adapter(
         Path, typer.Argument(help="Folder of a run of the authors' code, or of a PEFT adapter.", show_default=False)
     ],
     workspace: WorkspaceOption,
-    config: Annotated[Path, typer.Option("--config", help="TOML file that names the backbone.", show_default=False)],
+    config: Annotated[
+        Path, typer.Option("--config", help="TOML file or preset that names the backbone.", show_default=False)
+    ],
     block: Annotated[int, typer.Option(help="Version after this block, of a run.", min=0)] = 0,
     json: JsonOption = False,
 ) -> None:

@@ -23,7 +23,9 @@ def plan(
     backbone: Annotated[
         str | None, typer.Option(help="Folder or hub name of the language model.  [default: that of --config]")
     ] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file of the run to plan.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file, or a preset such as paper, of the run to plan.")
+    ] = None,
     gpu_memory: Annotated[
         float | None,
         typer.Option(

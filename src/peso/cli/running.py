@@ -43,7 +43,9 @@ def run(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.  [default: 0]")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file; flags win over it.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file, or a preset such as paper; flags win over it.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     json: JsonOption = False,
 ) -> None:

@@ -109,7 +109,9 @@ def recommend(
 @app.command("run")
 def run_stream(
     workspace: WorkspaceOption,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file with everything about the run.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file or preset with everything about the run.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     address: AddressOption = "local",
     workers: WorkersOption = None,

@@ -19,7 +19,9 @@ def study(
         Path | None,
         typer.Option(help=f"Folder for JSON, Markdown and SVG.  [default: {RESULTS}/<workspace name>]"),
     ] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file under every configuration.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file or preset under every configuration.")
+    ] = None,
     jobs: Annotated[
         int, typer.Option(help="Runs at a time, each with its share of the cores, and memory of its own; at least 1.")
     ] = 1,

@@ -1,6 +1,7 @@
 """One configuration per run: every number that decides a result, with its meaning under it.
 
-A configuration file is TOML with the same nesting; unknown keys and values out of range are all reported at once.
+A configuration file is TOML with the same nesting; unknown keys and values out of range are all reported at once. Some
+come with the package, as presets.
 """
 
 import tomllib
@@ -10,6 +11,7 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
+from peso.config.presets import file_or_preset, preset_names
 from peso.config.run import SECTION_OF_METHOD, RunConfig
 from peso.config.sections import (
     DEFAULT_STRENGTHS,
@@ -51,6 +53,7 @@ __all__ = [
     "TrainingConfig",
     "dump_config",
     "make_config",
+    "preset_names",
 ]
 
 
@@ -66,7 +69,7 @@ def make_config(file: Path | None = None, overrides: dict[str, Any] | None = Non
     """Defaults, then the file, then the overrides.
 
     Args:
-        file: a TOML file with any subset of the keys of `RunConfig`.
+        file: a TOML file with any subset of the keys of `RunConfig`, or the bare name of a preset.
         overrides: nested values that win over the file (from command-line flags).
 
     Raises:
@@ -75,9 +78,12 @@ def make_config(file: Path | None = None, overrides: dict[str, Any] | None = Non
     values: dict[str, Any] = {}
     if file is not None:
         try:
-            values = tomllib.loads(file.read_text(encoding="utf-8"))
+            values = tomllib.loads(file_or_preset(file).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ConfigError(f"configuration file {file} does not exist; check the path given to --config.") from None
+            raise ConfigError(
+                f"configuration file {file} does not exist; check the path given to --config, or name a preset: "
+                f"{', '.join(preset_names())}."
+            ) from None
         except OSError as error:
             raise ConfigError(
                 f"configuration file {file} cannot be read ({error.strerror}); give a TOML file to --config."

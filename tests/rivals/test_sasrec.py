@@ -163,6 +163,15 @@ def test_the_epoch_of_the_lowest_validation_loss_is_kept(caplog: pytest.LogCaptu
     assert mean_loss(network, dataset, valid, candidates) == pytest.approx(min(losses), rel=1e-6)
 
 
+def test_targets_without_a_history_teach_nothing() -> None:
+    dataset = tiny_dataset(30, 40, 3)
+    network = SasRecNetwork(40, 20, 8, 1, 2, 0.0)
+    before = {name: values.clone() for name, values in network.state_dict().items()}
+    firsts = dataset.user_offsets[:-1]
+    train(network, dataset, firsts, firsts, np.arange(40), Stage("s", 0.05, 2, 0))
+    assert all(torch.equal(values, before[name]) for name, values in network.state_dict().items())
+
+
 def fit(kind: type[SasRec], dataset: Dataset, last_block: int) -> SasRec:
     fitted = None
     for block in range(last_block + 1):

@@ -49,13 +49,16 @@ def train(
     Args:
         network: what to train.
         dataset: the events.
-        targets: event indices to predict, int64; those without a history are left out.
+        targets: event indices to predict, int64; those without a history are left out. Where none is left, the
+            network stays as it is.
         valid: event indices that choose the epoch, int64; those without a history or outside the candidates are left
             out. Where none is left, the last epoch is kept.
         candidates: int64, ascending, the items that the softmax runs over; holds every target's item.
         stage: rate, length and seed.
     """
     rows = training_rows(dataset, targets, network.max_history)
+    if not len(rows.items):
+        return
     items, labels = torch.from_numpy(rows.items), torch.from_numpy(rows.labels)
     row_of_item = torch.zeros(dataset.num_items, dtype=torch.long)
     row_of_item[candidates] = torch.arange(len(candidates))

@@ -93,4 +93,6 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
         measure_drift(encoded(tmp_path / "random", shop_dataset(), "random"))
     with pytest.raises(DataError, match="4 items with a vector; holding some out takes at least 5"):
         _held_out_error("rq-kmeans", np.eye(4, dtype=np.float32), SIZES, seed=0)
+    with pytest.raises(DataError, match="lie exactly on codes"):
+        _held_out_error("rq-kmeans", np.ones((40, 4), dtype=np.float32), SIZES, seed=0)
     assert_one_sentence(peso("items", "drift", "--workspace", tmp_path / "none"), "none")

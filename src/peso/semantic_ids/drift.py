@@ -161,4 +161,10 @@ def _held_out_error(quantizer: str, vectors: Vectors, level_sizes: tuple[int, ..
     fit = build_quantizer(quantizer).fit(vectors[kept], np.ones(len(kept)), level_sizes, seed)
     assert isinstance(fit.codebook, AdditiveCodebook), "the same quantizer as the workspace's"
     unseen = vectors[order[:num_held_out]]
-    return float(fit.codebook.squared_errors(unseen, fit.codebook.encode(unseen), len(level_sizes)).mean())
+    error = float(fit.codebook.squared_errors(unseen, fit.codebook.encode(unseen), len(level_sizes)).mean())
+    if not error:
+        raise DataError(
+            "unseen items of block 0 lie exactly on codes, as where few vectors are distinct, so there is no error to "
+            "compare that of later items with; a codebook with fewer codes has one."
+        )
+    return error

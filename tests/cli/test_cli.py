@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from commands import assert_one_sentence, output_of, peso
+from peso.config import DEFAULT_STRENGTHS
 from worlds import TINY_BACKBONE
 
 CONFIG = (
@@ -88,6 +89,11 @@ def test_other_refusals_come_as_early(tmp_path: Path) -> None:
         (["continue", "--from", tmp_path / "world"], "holds no finished run"),
     ):
         assert_one_sentence(peso_without(MODEL_LIBRARIES, *words, "-w", tmp_path / "world"), refusal)
+
+
+def test_help_knows_whose_default_strength_it_names() -> None:
+    shown = " ".join(peso("run", "--help").stdout.split())
+    assert f"the form's own, {DEFAULT_STRENGTHS['decoupled']:g} for decoupled" in shown
 
 
 def test_help_loads_no_model_library() -> None:

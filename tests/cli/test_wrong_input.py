@@ -92,5 +92,22 @@ def test_wrong_input(place: Path, monkeypatch: pytest.MonkeyPatch, words: str, n
     assert _written(place) == before
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "words", ["plan -w world --gpu-memory", "import table log.csv --user who --item what -w new --base-share"]
+)
+def test_no_range_holds_what_is_no_number(
+    place: Path, monkeypatch: pytest.MonkeyPatch, words: str, number: str
+) -> None:
+    """The range's own usage error or ours: either names the option, and nothing is written."""
+    monkeypatch.chdir(place)
+    before = _written(place)
+    done = peso(*f"{words}={number}".split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words.split()[-1] in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert _written(place) == before
+
+
 def _written(place: Path) -> set[Path]:
     return {*place.iterdir(), *(place / "world" / "data").rglob("*"), *(place / "world").rglob("*.safetensors")}

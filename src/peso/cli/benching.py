@@ -5,9 +5,15 @@ from typing import Annotated
 
 import typer
 
-from peso.cli.options import JsonOption, WorkspaceOption, print_json, require_data, show_progress
-
-RESULTS = Path("docs/results/studies")
+from peso.cli.options import (
+    JsonOption,
+    ResultsOption,
+    WorkspaceOption,
+    print_json,
+    require_data,
+    results_folder,
+    show_progress,
+)
 
 app = typer.Typer(help="Measure what a part of the method does on a workspace's data.", no_args_is_help=True)
 
@@ -27,10 +33,7 @@ def proximal(
     rank: Annotated[
         list[int] | None, typer.Option(help="Ranks of the adapter.  [default: the configuration's, and a quarter]")
     ] = None,
-    results: Annotated[
-        Path | None,
-        typer.Option(help=f"Folder for JSON, Markdown and SVG.  [default: {RESULTS}/<workspace name>]"),
-    ] = None,
+    results: ResultsOption = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file or preset under every configuration.")
     ] = None,
@@ -57,7 +60,7 @@ def proximal(
     ranks = rank or sorted({max(1, base.adapter.r // 4), base.adapter.r})
     sizes = [(one, other) for one in widths for other in ranks]
     activities, roundings, fingerprint = measure_activity(workspace, config, sizes)
-    folder = results or RESULTS / workspace.resolve().name
+    folder = results_folder(results, workspace)
     options = [f"--width {one}" for one in widths] + [f"--rank {one}" for one in ranks]
     facts = {
         "command": " ".join([f"peso bench proximal --workspace {workspace.name}", *options]),

@@ -76,6 +76,16 @@ NewSinceOption = Annotated[
     ),
 ]
 
+RESULTS = Path("docs/results/studies")
+ResultsOption = Annotated[
+    Path | None, typer.Option(help=f"Folder for JSON, Markdown and SVG.  [default: {RESULTS}/<workspace name>]")
+]
+
+
+def results_folder(results: Path | None, workspace: Path) -> Path:
+    """Where a study or measurement of a workspace is written."""
+    return results or RESULTS / workspace.resolve().name
+
 
 def require_data(workspace: Path) -> None:
     """Refuses an empty workspace before a command imports the model libraries, which takes seconds."""

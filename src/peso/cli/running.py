@@ -30,7 +30,9 @@ def run(
     ] = None,
     strength: Annotated[
         str | None,
-        typer.Option(help='Strength (lambda) of the proximal term; "auto" chooses it per block.  [default: 3]'),
+        typer.Option(
+            help="Strength (lambda) of the anchor; auto: chosen per block.  [default: the form's own, 3 for decoupled]"
+        ),
     ] = None,
     catalogue: Annotated[str | None, typer.Option(help="Items that may be named: known or all.")] = None,
     repeats: Annotated[

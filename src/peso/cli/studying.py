@@ -5,20 +5,23 @@ from typing import Annotated, get_args
 
 import typer
 
-from peso.cli.options import JsonOption, WorkspaceOption, print_json, require_data, show_progress
+from peso.cli.options import (
+    JsonOption,
+    ResultsOption,
+    WorkspaceOption,
+    print_json,
+    require_data,
+    results_folder,
+    show_progress,
+)
 from peso.types import StudyName
-
-RESULTS = Path("docs/results/studies")
 
 
 def study(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(get_args(StudyName))}.", show_default=False)],
     workspace: WorkspaceOption,
     seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ... of every configuration; at least 1.")] = 3,
-    results: Annotated[
-        Path | None,
-        typer.Option(help=f"Folder for JSON, Markdown and SVG.  [default: {RESULTS}/<workspace name>]"),
-    ] = None,
+    results: ResultsOption = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file or preset under every configuration.")
     ] = None,
@@ -36,7 +39,7 @@ def study(
 
     from peso.studies.registry import run_study
 
-    folder = results or RESULTS / workspace.resolve().name
+    folder = results_folder(results, workspace)
     record = run_study(name, workspace, seeds, folder, config, jobs)
     if json:
         print_json(record)

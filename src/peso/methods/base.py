@@ -109,8 +109,8 @@ class Leg:
 class ContinualMethod:
     """One way to carry an adapter from block to block; the defaults are those of a single evolving LoRA.
 
-    Every block t >= 1 runs its `legs`: steps on cross-entropy + `penalty`, each followed by its `pulls`. The anchor of
-    both is where a leg starts. Block 0 is the same for every method.
+    Every block t >= 1 runs its `legs`: steps on cross-entropy + `penalty`, with its `pulls` after every fourth step and
+    the last of an epoch. The anchor of both is where a leg starts. Block 0 is the same for every method.
     """
 
     trains: ClassVar[Trains] = "adapter"
@@ -149,14 +149,14 @@ class ContinualMethod:
         return None
 
     def pulls(self, anchors: Mapping[Part, Sequence[Tensor]], view: BlockView) -> Mapping[Part, Pull]:
-        """What moves parameters after each optimizer step; called once per leg, before its first step.
+        """What moves parameters between optimizer steps; called once per leg, before its first step.
 
         Args:
             anchors: each part's groups that training starts from; they do not change during the block.
             view: the past, and the block's own training targets.
 
         Returns:
-            For every part that is to be moved: from the current groups, laid out alike, and the step's learning rate
-            to their new values, in place.
+            For every part that is to be moved: from the current groups, laid out alike, and the sum of the learning
+            rates of the steps since the pull before to their new values, in place.
         """
         return {}

@@ -10,7 +10,16 @@ def check_together(config: RunConfig) -> None:
     Raises:
         ConfigError: two choices exclude each other; the sentence names both.
     """
-    backbone, decoding = config.backbone, config.decoding
+    _check_backbone(config)
+    _check_quantisation(config)
+    _check_sharding(config)
+    _check_end_token(config)
+    _check_proximal(config)
+    _check_decoding(config)
+
+
+def _check_backbone(config: RunConfig) -> None:
+    backbone = config.backbone
     if backbone.hidden_size % (2 * backbone.num_heads):
         raise ConfigError(
             f"backbone.hidden_size {backbone.hidden_size} must be a multiple of 2 x backbone.num_heads "
@@ -31,6 +40,10 @@ def check_together(config: RunConfig) -> None:
             f"alignment.epochs {config.alignment.epochs} needs a backbone that knows words; give one by "
             "backbone.source, or set it to 0."
         )
+
+
+def _check_quantisation(config: RunConfig) -> None:
+    backbone = config.backbone
     if backbone.quantisation != "none" and (backbone.source == "embedded" or config.method == "full"):
         raise ConfigError(
             f'backbone.quantisation "{backbone.quantisation}" stores a language model that is loaded and stays frozen; '
@@ -41,7 +54,10 @@ def check_together(config: RunConfig) -> None:
             f'backbone.quantisation "{backbone.quantisation}" and training.sharding "{config.training.sharding}" do '
             'not go together: weights in four bits are not cut into shards; set one of the two to "none".'
         )
-    if config.training.sharding != "none" and backbone.source == "embedded":
+
+
+def _check_sharding(config: RunConfig) -> None:
+    if config.training.sharding != "none" and config.backbone.source == "embedded":
         raise ConfigError(
             f'training.sharding "{config.training.sharding}" shares out a language model that is loaded; name one by '
             "backbone.source, the embedded backbone is small and trains itself."
@@ -51,18 +67,28 @@ def check_together(config: RunConfig) -> None:
             f'training.sharding "{config.training.sharding}" shares out what is frozen, and the method "full" trains '
             'all weights; leave it at "none".'
         )
+
+
+def _check_end_token(config: RunConfig) -> None:
     if config.training.end_token and (config.template != "instruct" or config.training.normaliser != "vocabulary"):
         raise ConfigError(
             f'training.end_token needs template "instruct" and training.normaliser "vocabulary" (got '
             f'"{config.template}" and "{config.training.normaliser}"): an end follows an answer only where no next '
             "item does, and it is no code of a level."
         )
+
+
+def _check_proximal(config: RunConfig) -> None:
     proximal = config.proximal
     if proximal.metric != "softmax" and proximal.form != "decoupled":
         raise ConfigError(
             f'proximal.metric "{proximal.metric}" needs proximal.form "decoupled" (got "{proximal.form}"): the other '
             "forms are terms with a metric of their own."
         )
+
+
+def _check_decoding(config: RunConfig) -> None:
+    decoding = config.decoding
     if decoding.new_item_share and decoding.normaliser == "trie":
         raise ConfigError(
             f'decoding.new_item_share {decoding.new_item_share:g} needs decoding.normaliser "level" or "vocabulary": '

@@ -105,30 +105,10 @@ def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes
     """
     blocks = range(materials.dataset.num_blocks)
     pieces = [folder / MEASURED / f"block_{block}" for block in blocks]
-    for name in ("targets", "recommendations"):
-        with atomic_path(folder / f"{name}.parquet") as temporary:
-            files = [piece / f"{name}.parquet" for piece in pieces]
-            pl.concat([pl.read_parquet(file) for file in files if file.exists()]).write_parquet(temporary)
-    targets = pl.read_parquet(folder / "targets.parquet")
+    targets = _merged_tables(pieces, folder)
     counts = [_read_counts(piece) for piece in pieces]
     updates = [read_update(folder / "adapters" / f"block_{block}") for block in blocks]
-
-    in_block, next_block = [], []
-    for block, count, update in zip(blocks, counts, updates, strict=True):
-        seconds = count["seconds"]
-        if "in_block" in seconds:
-            times = {"train_seconds": update.train_seconds, "test_seconds": seconds["in_block"]}
-            chosen = {"memory_strengths": count["memory_strengths"]} if count["memory_strengths"] else {}
-            if count["memory_content_weight"] is not None:
-                chosen["memory_content_weight"] = count["memory_content_weight"]
-            if kept := [trial["strength"] for trial in update.strengths if trial["selected"]]:
-                chosen["proximal_strength"] = kept[0]
-            in_block.append({"block": block} | summarise(_part(targets, "in_block", block)) | times | chosen)
-        if "next_block" in seconds:
-            summary = summarise(_part(targets, "next_block", block))
-            next_block.append(
-                {"model_block": block, "block": block + 1} | summary | {"test_seconds": seconds["next_block"]}
-            )
+    in_block, next_block = _summaries(targets, counts, updates)
     dataset, config = materials.dataset, materials.config
     result = {
         "run_id": folder.name,
@@ -169,6 +149,44 @@ def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes
     write_json(folder / RESULT, result)
     shutil.rmtree(folder / MEASURED)
     return result
+
+
+def _merged_tables(pieces: list[Path], folder: Path) -> pl.DataFrame:
+    """Writes the tables of all blocks as one each; the targets."""
+    for name in ("targets", "recommendations"):
+        with atomic_path(folder / f"{name}.parquet") as temporary:
+            files = [piece / f"{name}.parquet" for piece in pieces]
+            pl.concat([pl.read_parquet(file) for file in files if file.exists()]).write_parquet(temporary)
+    return pl.read_parquet(folder / "targets.parquet")
+
+
+def _summaries(
+    targets: pl.DataFrame, counts: list[dict[str, Any]], updates: list[Update]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What each block measured, on its own targets and on the next block's."""
+    in_block, next_block = [], []
+    for block, (count, update) in enumerate(zip(counts, updates, strict=True)):
+        seconds = count["seconds"]
+        if "in_block" in seconds:
+            times = {"train_seconds": update.train_seconds, "test_seconds": seconds["in_block"]}
+            summary = summarise(_part(targets, "in_block", block))
+            in_block.append({"block": block} | summary | times | _chosen(count, update))
+        if "next_block" in seconds:
+            summary = summarise(_part(targets, "next_block", block))
+            next_block.append(
+                {"model_block": block, "block": block + 1} | summary | {"test_seconds": seconds["next_block"]}
+            )
+    return in_block, next_block
+
+
+def _chosen(count: dict[str, Any], update: Update) -> dict[str, Any]:
+    """The strengths that a block chose, where it had a choice."""
+    chosen = {"memory_strengths": count["memory_strengths"]} if count["memory_strengths"] else {}
+    if count["memory_content_weight"] is not None:
+        chosen["memory_content_weight"] = count["memory_content_weight"]
+    if kept := [trial["strength"] for trial in update.strengths if trial["selected"]]:
+        chosen["proximal_strength"] = kept[0]
+    return chosen
 
 
 def _part(targets: pl.DataFrame, protocol: str, model_block: int) -> pl.DataFrame:

@@ -125,17 +125,9 @@ def _probe(
     num_processes: int,
 ) -> Cost:
     config = materials.config
-    with torch.device("meta") if on_gpu else nullcontext():
-        model = shallow.build(num_layers)
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
     in_shards = config.training.sharding == "fsdp" and num_processes > 1
-    if not on_gpu:
-        make_ready(model, in_shards)
-    reader = build_reader(materials, model, shallow.tokenizer)
-    whole: nn.Module = model
-    if not planned.trains_backbone:
-        with torch.device("meta") if on_gpu else nullcontext():
-            whole = attach_adapter(model, config.adapter, reader.builder.vocabulary.all_token_ids, config.seed)
+    reader, whole, num_parameters = _built(materials, shallow, planned, num_layers, on_gpu, in_shards)
+    model = reader.model
     shards = ShardedBytes(0, 0, 0)
     if in_shards:
         compute_in_parts(model)
@@ -151,13 +143,9 @@ def _probe(
     mode = FakeTensorMode(allow_non_fake_inputs=True) if on_gpu else None
     if mode is not None:
         without_contents(whole, mode)
-    order, rows = next(iter(planned.rows.items()))
-    stage = Stage(
-        name=order, key="", block=0, parts={} if on_gpu else {planned.name: FlatParameters(trained)},
-        builder=reader.builder, train_rows=rows, valid_rows=planned.valid_rows, epochs=planned.epochs,
-        learning_rates={}, batch_targets=planned.batch_targets, weight_decay=0.0, training=config.training,
-        seed=config.seed, tokens_of_a_pass=0 if on_gpu or in_shards else tokens_of_a_pass(model, config.training),
-    )  # fmt: skip
+    parts = {} if on_gpu else {planned.name: FlatParameters(trained)}
+    limit = 0 if on_gpu or in_shards else tokens_of_a_pass(model, config.training)
+    stage = _stage(config, reader, planned, parts, limit)
     if config.training.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     heavy, middling = _chosen_shares(stage, planned.rows, num_processes)
@@ -168,11 +156,6 @@ def _probe(
         model.train()
         for heavy_rows in heavy[:1] if on_gpu else heavy:
             add_gradient(model, reader.likelihood, replace(stage, train_rows=heavy_rows), np.arange(len(heavy_rows)))
-    counter = FlopCounterMode(display=False)
-    with mode or nullcontext(), counter if on_gpu else nullcontext():
-        started = time.perf_counter()
-        add_gradient(model, reader.likelihood, stage, middling)
-        seconds = time.perf_counter() - started
     return Cost(
         num_parameters=num_parameters,
         num_trained=num_trained,
@@ -181,9 +164,62 @@ def _probe(
         pass_bytes=live.peak + spelled_out,
         gathered_bytes=shards.gathered,
         opening_bytes=shards.opening,
-        effort=float(counter.get_total_flops()) if on_gpu else seconds,
-        num_tokens=int(reader.builder.row_lengths(rows)[middling].sum()),
+        effort=_effort(reader, stage, middling, mode),
+        num_tokens=int(reader.builder.row_lengths(stage.train_rows)[middling].sum()),
     )
+
+
+def _built(
+    materials: Materials,
+    shallow: ShallowBackbone,
+    planned: PlannedStage,
+    num_layers: int,
+    on_gpu: bool,
+    in_shards: bool,
+) -> tuple[Reader, nn.Module, int]:
+    """The backbone as it is read, the same with the adapter that the stage trains, and the backbone's parameters."""
+    config = materials.config
+    with torch.device("meta") if on_gpu else nullcontext():
+        model = shallow.build(num_layers)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    if not on_gpu:
+        make_ready(model, in_shards)
+    reader = build_reader(materials, model, shallow.tokenizer)
+    if planned.trains_backbone:
+        return reader, model, num_parameters
+    with torch.device("meta") if on_gpu else nullcontext():
+        adapted = attach_adapter(model, config.adapter, reader.builder.vocabulary.all_token_ids, config.seed)
+    return reader, adapted, num_parameters
+
+
+def _stage(
+    config: RunConfig, reader: Reader, planned: PlannedStage, parts: dict[str, FlatParameters], limit: int
+) -> Stage:
+    """The first of the planned rows, as they are trained.
+
+    Args:
+        config: of the run.
+        reader: writes rows as tokens.
+        planned: what to train.
+        parts: what trains.
+        limit: tokens of a pass; 0 for none.
+    """
+    order, rows = next(iter(planned.rows.items()))
+    return Stage(
+        name=order, key="", block=0, parts=parts, builder=reader.builder, train_rows=rows,
+        valid_rows=planned.valid_rows, epochs=planned.epochs, learning_rates={}, batch_targets=planned.batch_targets,
+        weight_decay=0.0, training=config.training, seed=config.seed, tokens_of_a_pass=limit,
+    )  # fmt: skip
+
+
+def _effort(reader: Reader, stage: Stage, share: IntArray, mode: FakeTensorMode | None) -> float:
+    """Of a step on a share of a batch: seconds, or operations where there are no contents."""
+    counter = FlopCounterMode(display=False)
+    with mode or nullcontext(), counter if mode is not None else nullcontext():
+        started = time.perf_counter()
+        add_gradient(reader.model, reader.likelihood, stage, share)
+        seconds = time.perf_counter() - started
+    return seconds if mode is None else float(counter.get_total_flops())
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """One training step at a small depth, counted: what `peso.training.planning` extrapolates from."""
 
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 
@@ -38,6 +39,8 @@ _STATE_COPIES = 6
 _PULL_COPIES, _TERM_COPIES = 3, 1
 _FACTOR_COPIES = 2
 """Of a second moment over a layer's features: itself and its eigenvectors."""
+_DEPTHS = (2, 3)
+_TIMED_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def cost_at_depth(
     on_gpu: bool,
     num_processes: int,
 ) -> Cost:
-    """Of a stage with the whole backbone, from steps at two and at three layers.
+    """Of a stage with the whole backbone; of a deeper one from steps at two and at three layers.
 
     With one layer the worst moment may be another than with many: where logits are made, not where layers go back.
 
@@ -112,8 +115,12 @@ def cost_at_depth(
         on_gpu: go through the step without contents, and count operations instead of seconds.
         num_processes: that share the batches and, if the configuration says so, the frozen backbone.
     """
-    two, three = (asdict(_probe(materials, shallow, stage, depth, on_gpu, num_processes)) for depth in (2, 3))
-    return Cost(**{name: of_two + (num_layers - 2) * (three[name] - of_two) for name, of_two in two.items()})
+    if num_layers <= _DEPTHS[1]:
+        return _probe(materials, shallow, stage, num_layers, on_gpu, num_processes)
+    few, more = (asdict(_probe(materials, shallow, stage, depth, on_gpu, num_processes)) for depth in _DEPTHS)
+    more["effort"] = max(few["effort"], more["effort"])  # what else runs may make the deeper one seem the faster
+    further = (num_layers - _DEPTHS[0]) / (_DEPTHS[1] - _DEPTHS[0])
+    return Cost(**{name: of_few + further * (more[name] - of_few) for name, of_few in few.items()})
 
 
 def _probe(
@@ -214,12 +221,22 @@ def _stage(
 
 def _effort(reader: Reader, stage: Stage, share: IntArray, mode: FakeTensorMode | None) -> float:
     """Of a step on a share of a batch: seconds, or operations where there are no contents."""
-    counter = FlopCounterMode(display=False)
-    with mode or nullcontext(), counter if mode is not None else nullcontext():
-        started = time.perf_counter()
+
+    def step() -> None:
         add_gradient(reader.model, reader.likelihood, stage, share)
-        seconds = time.perf_counter() - started
-    return seconds if mode is None else float(counter.get_total_flops())
+
+    if mode is not None:
+        with mode, FlopCounterMode(display=False) as counter:
+            step()
+        return float(counter.get_total_flops())
+    step()  # the first one of a shape makes room for it
+    return statistics.median(_seconds_of(step) for _ in range(_TIMED_STEPS))
+
+
+def _seconds_of(step: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
 
 
 @torch.no_grad()

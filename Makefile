@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := demo
 ENGINE := docs/results/engine
-BENCHMARKS := train decode trie proximal update gpu
+BENCHMARKS := train decode trie proximal update plan gpu
 
 .PHONY: demo test install lint types unit bench study clean
 .DELETE_ON_ERROR:

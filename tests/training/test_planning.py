@@ -12,10 +12,11 @@ from peso.config import RunConfig
 from peso.errors import ConfigError
 from peso.lm.fake import without_contents
 from peso.lm.live_bytes import LiveBytes
+from peso.lm.shallow import ShallowBackbone
 from peso.methods.registry import build_method
 from peso.training import trainer
-from peso.training.base import prepare_base
-from peso.training.materials import load_materials
+from peso.training.base import prepare_base, validation_rows
+from peso.training.materials import build_reader, load_materials
 from peso.training.outcome import read_update
 from peso.training.planning import GIB, Plan, plan_run
 from peso.training.stream import run_stream
@@ -118,8 +119,14 @@ def test_speed_is_that_of_the_formula(workspace: Path) -> None:
     assert planned(workspace, chosen, gpu=80.0, teraflops=4.0).tokens_per_second == pytest.approx(
         2 * plan.tokens_per_second
     )
-    for block in plan.blocks:
-        assert block.hours == pytest.approx(block.num_tokens / plan.tokens_per_second / 3600)
+    materials = load_materials(workspace, chosen)
+    shallow = ShallowBackbone(chosen.backbone, materials.semantic_ids.level_sizes)
+    builder = build_reader(materials, shallow.build(1), shallow.tokenizer).builder
+    for block in plan.blocks[1:]:
+        valid = validation_rows(materials, block.block)
+        num_validated = chosen.training.epochs * int(builder.row_lengths(valid).sum())
+        in_steps = block.num_tokens + num_validated / 2  # forward alone is half of forward and back
+        assert block.hours == pytest.approx(in_steps / plan.tokens_per_second / 3600, rel=0.15)
 
 
 def test_hours_are_those_of_the_method(workspace: Path) -> None:

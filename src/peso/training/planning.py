@@ -18,6 +18,7 @@ from peso.lm.shallow import ShallowBackbone
 from peso.methods.registry import build_method
 from peso.training.base import BACKBONE, training_rows, validation_rows
 from peso.training.materials import Materials, build_reader
+from peso.training.pace import pace_at_depth
 from peso.training.probing import FLOAT_BYTES, PlannedStage, cost_at_depth
 from peso.training.processes import check_processes
 from peso.training.strength_search import passes_over_block
@@ -58,7 +59,7 @@ class BlockPlan:
         block: 0 is the base.
         num_targets: training targets.
         num_tokens: tokens of all its epochs, padding not counted.
-        hours: training time.
+        hours: training time, with a validation after each epoch.
     """
 
     block: int
@@ -79,7 +80,7 @@ class Plan:
         peak_bytes: of the largest stage.
         gpu_memory_bytes: what there is; None on a CPU.
         fits: whether the peak, and a tenth of the memory for libraries and fragmentation, are within it.
-        tokens_per_second: in training, of all processes.
+        tokens_per_second: in an update's training steps, of all processes.
         assumed: what the speed rests on.
         blocks: in order.
         not_planned: parts of the run that memory and hours leave out.
@@ -138,15 +139,20 @@ def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: floa
         total = cost.weights_bytes + cost.state_bytes + passing
         stages.append(StagePlan(stage.name, cost.num_trained, cost.weights_bytes, cost.state_bytes, passing, total))
     update = costs[-1]
-    seconds_per_token = update.effort / update.num_tokens / (1e12 * teraflops if on_gpu else 1) / num_processes
+    unit = (1e12 * teraflops if on_gpu else 1) * num_processes
+    paces = [pace_at_depth(materials, shallow, stage, shallow.num_layers, on_gpu, num_processes) for stage in wanted]
     builder = build_reader(materials, shallow.build(1), shallow.tokenizer).builder
     epochs_of_update = passes_over_block(len(method.candidates()), training.epochs)
     blocks = []
     for block, rows in enumerate(rows_of_block):
-        epochs = sum(stage.epochs for stage in wanted[:-1]) if block == 0 else epochs_of_update
-        num_tokens = int(builder.row_lengths(rows).sum()) * epochs
-        num_targets = int(rows.num_targets.sum())
-        blocks.append(BlockPlan(block, num_targets, num_tokens, num_tokens * seconds_per_token / 3600))
+        passes = [(pace, stage.epochs) for pace, stage in zip(paces[:-1], wanted[:-1], strict=True)]
+        if block:
+            passes = [(paces[-1], epochs_of_update)]
+        num_tokens = int(builder.row_lengths(rows).sum())
+        num_validated = int(builder.row_lengths(validation_rows(materials, block)).sum())
+        effort = sum(epochs * (num_tokens * pace.training + num_validated * pace.validation) for pace, epochs in passes)
+        num_tokens *= sum(epochs for _, epochs in passes)
+        blocks.append(BlockPlan(block, int(rows.num_targets.sum()), num_tokens, effort / unit / 3600))
     peak = max(stage.total_bytes for stage in stages)
     memory = None if gpu_memory_gib is None else round(gpu_memory_gib * GIB)
     return Plan(
@@ -157,7 +163,7 @@ def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: floa
         peak_bytes=peak,
         gpu_memory_bytes=memory,
         fits=None if memory is None else peak <= (1 - RESERVED_SHARE) * memory,
-        tokens_per_second=1 / seconds_per_token,
+        tokens_per_second=unit / paces[-1].training,
         assumed=_assumed(teraflops if on_gpu else None, num_processes),
         blocks=blocks,
         not_planned=_not_planned(materials.config),

@@ -1,8 +1,6 @@
-"""One training step at a small depth, counted: what `peso.training.planning` extrapolates from."""
+"""The memory of a training step at a small depth, counted: what `peso.training.planning` extrapolates from."""
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 
@@ -10,7 +8,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from peso.config import RunConfig
@@ -40,7 +37,6 @@ _PULL_COPIES, _TERM_COPIES = 3, 1
 _FACTOR_COPIES = 2
 """Of a second moment over a layer's features: itself and its eigenvectors."""
 _DEPTHS = (2, 3)
-_TIMED_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -80,8 +76,6 @@ class Cost:
         pass_bytes: the most that is alive besides during a step on a process's share of the heaviest batch.
         gathered_bytes: of a backbone in shards, what is whole at that time.
         opening_bytes: the same at the beginning of a pass, when nothing else is alive.
-        effort: of a step on a share of a middling batch of the first rows: seconds, or floating-point operations.
-        num_tokens: of that share.
     """
 
     num_parameters: int
@@ -91,8 +85,6 @@ class Cost:
     pass_bytes: int
     gathered_bytes: int
     opening_bytes: int
-    effort: float
-    num_tokens: int
 
 
 def cost_at_depth(
@@ -112,13 +104,12 @@ def cost_at_depth(
         shallow: the backbone's shape.
         stage: what to train.
         num_layers: of the whole backbone.
-        on_gpu: go through the step without contents, and count operations instead of seconds.
+        on_gpu: go through the step without contents.
         num_processes: that share the batches and, if the configuration says so, the frozen backbone.
     """
     if num_layers <= _DEPTHS[1]:
         return _probe(materials, shallow, stage, num_layers, on_gpu, num_processes)
     few, more = (asdict(_probe(materials, shallow, stage, depth, on_gpu, num_processes)) for depth in _DEPTHS)
-    more["effort"] = max(few["effort"], more["effort"])  # what else runs may make the deeper one seem the faster
     further = (num_layers - _DEPTHS[0]) / (_DEPTHS[1] - _DEPTHS[0])
     return Cost(**{name: of_few + further * (more[name] - of_few) for name, of_few in few.items()})
 
@@ -133,11 +124,10 @@ def _probe(
 ) -> Cost:
     config = materials.config
     in_shards = config.training.sharding == "fsdp" and num_processes > 1
-    reader, whole, num_parameters = _built(materials, shallow, planned, num_layers, on_gpu, in_shards)
+    reader, whole, num_parameters = built(materials, shallow, planned, num_layers, on_gpu, in_shards)
     model = reader.model
     shards = ShardedBytes(0, 0, 0)
     if in_shards:
-        compute_in_parts(model)
         shards = sharded_bytes(model, num_processes, config.training.normaliser == "vocabulary")
     trained = [(name, parameter) for name, parameter in whole.named_parameters() if parameter.requires_grad]
     num_trained = sum(parameter.numel() for _, parameter in trained)
@@ -147,15 +137,8 @@ def _probe(
     saved, spelled_out = (0, 0) if config.backbone.quantisation == "none" else quantised_bytes(body_of(model))
     shapes = [tuple(parameter.shape) for name, parameter in trained if "lora_" in name]
     of_anchor = _anchor_size(config, num_trained, shapes) if planned.name == "update" else 0
-    mode = FakeTensorMode(allow_non_fake_inputs=True) if on_gpu else None
-    if mode is not None:
-        without_contents(whole, mode)
-    parts = {} if on_gpu else {planned.name: FlatParameters(trained)}
-    limit = 0 if on_gpu or in_shards else tokens_of_a_pass(model, config.training)
-    stage = _stage(config, reader, planned, parts, limit)
-    if config.training.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    heavy, middling = _chosen_shares(stage, planned.rows, num_processes)
+    stage, mode = ready(config, reader, whole, planned, on_gpu, in_shards)
+    heavy = _heaviest_shares(stage, planned.rows, num_processes)
     # Weights and gradients are counted above; views of them are no more.
     standing = [*whole.parameters(), *whole.buffers(), *(p.grad for _, p in trained if p.grad is not None)]
     with mode or nullcontext(), LiveBytes(standing) as live:
@@ -171,12 +154,10 @@ def _probe(
         pass_bytes=live.peak + spelled_out,
         gathered_bytes=shards.gathered,
         opening_bytes=shards.opening,
-        effort=_effort(reader, stage, middling, mode),
-        num_tokens=int(reader.builder.row_lengths(stage.train_rows)[middling].sum()),
     )
 
 
-def _built(
+def built(
     materials: Materials,
     shallow: ShallowBackbone,
     planned: PlannedStage,
@@ -184,7 +165,16 @@ def _built(
     on_gpu: bool,
     in_shards: bool,
 ) -> tuple[Reader, nn.Module, int]:
-    """The backbone as it is read, the same with the adapter that the stage trains, and the backbone's parameters."""
+    """The backbone as it is read, the same with the adapter that the stage trains, and the backbone's parameters.
+
+    Args:
+        materials: data and configuration.
+        shallow: the backbone's shape.
+        planned: the stage.
+        num_layers: how many to build.
+        on_gpu: without contents.
+        in_shards: as processes that share it compute with it.
+    """
     config = materials.config
     with torch.device("meta") if on_gpu else nullcontext():
         model = shallow.build(num_layers)
@@ -192,51 +182,43 @@ def _built(
     if not on_gpu:
         make_ready(model, in_shards)
     reader = build_reader(materials, model, shallow.tokenizer)
-    if planned.trains_backbone:
-        return reader, model, num_parameters
-    with torch.device("meta") if on_gpu else nullcontext():
-        adapted = attach_adapter(model, config.adapter, reader.builder.vocabulary.all_token_ids, config.seed)
-    return reader, adapted, num_parameters
+    whole: nn.Module = model
+    if not planned.trains_backbone:
+        with torch.device("meta") if on_gpu else nullcontext():
+            whole = attach_adapter(model, config.adapter, reader.builder.vocabulary.all_token_ids, config.seed)
+    if in_shards:
+        compute_in_parts(model)
+    return reader, whole, num_parameters
 
 
-def _stage(
-    config: RunConfig, reader: Reader, planned: PlannedStage, parts: dict[str, FlatParameters], limit: int
-) -> Stage:
-    """The first of the planned rows, as they are trained.
+def ready(
+    config: RunConfig, reader: Reader, whole: nn.Module, planned: PlannedStage, on_gpu: bool, in_shards: bool
+) -> tuple[Stage, FakeTensorMode | None]:
+    """The first of the planned rows, as they are trained, and the mode in which a model without contents is.
 
     Args:
         config: of the run.
-        reader: writes rows as tokens.
+        reader: of `built`.
+        whole: of `built`; changed in place.
         planned: what to train.
-        parts: what trains.
-        limit: tokens of a pass; 0 for none.
+        on_gpu: without contents.
+        in_shards: whether processes share the backbone.
     """
-    order, rows = next(iter(planned.rows.items()))
-    return Stage(
-        name=order, key="", block=0, parts=parts, builder=reader.builder, train_rows=rows,
-        valid_rows=planned.valid_rows, epochs=planned.epochs, learning_rates={}, batch_targets=planned.batch_targets,
-        weight_decay=0.0, training=config.training, seed=config.seed, tokens_of_a_pass=limit,
-    )  # fmt: skip
-
-
-def _effort(reader: Reader, stage: Stage, share: IntArray, mode: FakeTensorMode | None) -> float:
-    """Of a step on a share of a batch: seconds, or operations where there are no contents."""
-
-    def step() -> None:
-        add_gradient(reader.model, reader.likelihood, stage, share)
-
+    mode = FakeTensorMode(allow_non_fake_inputs=True) if on_gpu else None
     if mode is not None:
-        with mode, FlopCounterMode(display=False) as counter:
-            step()
-        return float(counter.get_total_flops())
-    step()  # the first one of a shape makes room for it
-    return statistics.median(_seconds_of(step) for _ in range(_TIMED_STEPS))
-
-
-def _seconds_of(step: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    step()
-    return time.perf_counter() - started
+        without_contents(whole, mode)
+    trained = [(name, parameter) for name, parameter in whole.named_parameters() if parameter.requires_grad]
+    parts = {} if on_gpu else {planned.name: FlatParameters(trained)}
+    order, rows = next(iter(planned.rows.items()))
+    stage = Stage(
+        name=order, key="", block=0, parts=parts, builder=reader.builder, train_rows=rows,
+        valid_rows=planned.valid_rows, epochs=planned.epochs, learning_rates=dict.fromkeys(parts, 0.0),
+        batch_targets=planned.batch_targets, weight_decay=0.0, training=config.training, seed=config.seed,
+        tokens_of_a_pass=0 if on_gpu or in_shards else tokens_of_a_pass(reader.model, config.training),
+    )  # fmt: skip
+    if config.training.gradient_checkpointing:
+        reader.model.activation_checkpointing_enable({"use_reentrant": False})
+    return stage, mode
 
 
 @torch.no_grad()
@@ -261,15 +243,15 @@ def _anchor_size(config: RunConfig, num_trained: int, shapes: Sequence[tuple[int
     return num_trained * (_PULL_COPIES + is_measured) + _FACTOR_COPIES * squared_widths
 
 
-def _chosen_shares(stage: Stage, rows: dict[str, Rows], num_processes: int) -> tuple[list[Rows], IntArray]:
-    """Of all processes' shares of all epochs' batches, those that may need most memory, and one of the stage's middle.
+def _heaviest_shares(stage: Stage, rows: dict[str, Rows], num_processes: int) -> list[Rows]:
+    """Of all processes' shares of all epochs' batches, those that may need most memory.
 
     A pass of theirs has most tokens once padded: of all, and of those short enough for a CPU's ways with short rows.
     """
     found: list[tuple[int, int, str, IntArray]] = []  # tokens of the heaviest pass, of the longest row; which rows
     for order, of_block in rows.items():
         lengths, weights = stage.builder.row_lengths(of_block), of_block.num_targets
-        for share in _shares(replace(stage, name=order), lengths, weights, num_processes):
+        for share in shares_of_stage(replace(stage, name=order), lengths, weights, num_processes):
             its_lengths = lengths[share]
             passes = passes_of_step(its_lengths, weights[share], stage.training.passes_per_step, stage.tokens_of_a_pass)
             tokens = max(int(its_lengths[one].max()) * len(one) for one in passes)
@@ -278,11 +260,17 @@ def _chosen_shares(stage: Stage, rows: dict[str, Rows], num_processes: int) -> t
     heavy = [found[-1]]
     for longest in (SHORT_ATTENTION, SHORT_STACK):
         heavy += [entry for entry in found if entry[1] <= longest][-1:]
-    own = [share for _, _, order, share in found if order == stage.name]
-    return [rows[order].take(share) for _, _, order, share in heavy], own[len(own) // 2]
+    return [rows[order].take(share) for _, _, order, share in heavy]
 
 
-def _shares(stage: Stage, lengths: IntArray, weights: IntArray, num_processes: int) -> list[IntArray]:
-    """Of all processes, in all batches of all epochs, as `share_of` deals them out."""
+def shares_of_stage(stage: Stage, lengths: IntArray, weights: IntArray, num_processes: int) -> list[IntArray]:
+    """Of all processes, in all batches of all epochs, as `share_of` deals them out.
+
+    Args:
+        stage: names the order.
+        lengths: int64 [R], tokens of each training row.
+        weights: int64 [R], targets of each.
+        num_processes: that share a batch.
+    """
     batches = [batch for epoch in range(stage.epochs) for batch in batches_of_epoch(stage, lengths, weights, epoch)]
     return [share for batch in batches for p in range(num_processes) if len(share := batch[p::num_processes])]

@@ -91,6 +91,8 @@ def test_memory_is_that_of_a_real_update(workspace: Path, variant: str, tmp_path
     assert plan.version_bytes == pytest.approx(read_update(run / "adapters" / "block_2").adapter_bytes, rel=0.1)
     assert plan.num_parameters == base.num_parameters
     assert plan.fits is None
+    assert isinstance(plan.num_parameters, int)
+    assert isinstance(plan.stages[-1].total_bytes, int)
 
 
 def test_a_plan_without_the_machine_agrees(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

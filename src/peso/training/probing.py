@@ -37,6 +37,7 @@ _PULL_COPIES, _TERM_COPIES = 3, 1
 _FACTOR_COPIES = 2
 """Of a second moment over a layer's features: itself and its eigenvectors."""
 _DEPTHS = (2, 3)
+"""One apart: the difference is one layer's."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def cost_at_depth(
     if num_layers <= _DEPTHS[1]:
         return _probe(materials, shallow, stage, num_layers, on_gpu, num_processes)
     few, more = (asdict(_probe(materials, shallow, stage, depth, on_gpu, num_processes)) for depth in _DEPTHS)
-    further = (num_layers - _DEPTHS[0]) / (_DEPTHS[1] - _DEPTHS[0])
+    further = num_layers - _DEPTHS[0]
     return Cost(**{name: of_few + further * (more[name] - of_few) for name, of_few in few.items()})
 
 

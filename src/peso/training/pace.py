@@ -13,11 +13,10 @@ from transformers import PreTrainedModel
 
 from peso.data.dataset import IntArray
 from peso.lm.likelihood import CodeLikelihood
-from peso.lm.shallow import ShallowBackbone
 from peso.training.code_losses import evaluation_batches
-from peso.training.materials import Materials, Reader
+from peso.training.materials import Reader
 from peso.training.optimisation import FlatOptimizer
-from peso.training.probing import PlannedStage, built, ready, shares_of_stage
+from peso.training.probing import PlannedStage, Probed, built, ready, shares_of_stage
 from peso.training.trainer import Stage, add_gradient, training_step
 
 _FEW_LAYERS = 2
@@ -43,28 +42,17 @@ class Pace:
     validation: float
 
 
-def pace_at_depth(
-    materials: Materials,
-    shallow: ShallowBackbone,
-    planned: PlannedStage,
-    num_layers: int,
-    on_gpu: bool,
-    num_processes: int,
-) -> Pace:
+def whole_pace(probed: Probed) -> Pace:
     """Of a stage with the whole backbone; of a deeper one from steps at two smaller depths.
 
     Args:
-        materials: data and configuration.
-        shallow: the backbone's shape.
-        planned: what to train.
-        num_layers: of the whole backbone.
-        on_gpu: count operations instead of seconds.
-        num_processes: that share the batches and, if the configuration says so, the frozen backbone.
+        probed: the stage; operations are counted instead of seconds where tensors have no contents.
     """
-    many = _MORE_LAYERS_COUNTED if on_gpu else _MORE_LAYERS_TIMED
+    num_layers = probed.shallow.num_layers
+    many = _MORE_LAYERS_COUNTED if probed.on_gpu else _MORE_LAYERS_TIMED
     if num_layers <= many:
-        return _pace(materials, shallow, planned, num_layers, on_gpu, num_processes)
-    few, more = (_pace(materials, shallow, planned, depth, on_gpu, num_processes) for depth in (_FEW_LAYERS, many))
+        return _pace_at_depth(probed, num_layers)
+    few, more = (_pace_at_depth(probed, depth) for depth in (_FEW_LAYERS, many))
     further = (num_layers - _FEW_LAYERS) / (many - _FEW_LAYERS)
     return Pace(
         few.training + further * max(more.training - few.training, 0.0),
@@ -72,21 +60,13 @@ def pace_at_depth(
     )
 
 
-def _pace(
-    materials: Materials,
-    shallow: ShallowBackbone,
-    planned: PlannedStage,
-    num_layers: int,
-    on_gpu: bool,
-    num_processes: int,
-) -> Pace:
-    config = materials.config
-    in_shards = config.training.sharding == "fsdp" and num_processes > 1
-    reader, whole, _ = built(materials, shallow, planned, num_layers, on_gpu, in_shards)
-    stage, mode = ready(config, reader, whole, planned, on_gpu, in_shards)
+def _pace_at_depth(probed: Probed, num_layers: int) -> Pace:
+    planned = probed.stage
+    reader, whole, _ = built(probed, num_layers)
+    stage, mode = ready(probed, reader, whole)
     lengths, weights = reader.builder.row_lengths(stage.train_rows), stage.train_rows.num_targets
-    most = _COUNTED_BATCHES if on_gpu else _TIMED_BATCHES
-    shares = _evenly(shares_of_stage(replace(stage, epochs=1), lengths, weights, num_processes), lengths, most)
+    most = _COUNTED_BATCHES if probed.on_gpu else _TIMED_BATCHES
+    shares = _evenly(shares_of_stage(replace(stage, epochs=1), lengths, weights, probed.num_processes), lengths, most)
     valid_lengths = reader.builder.row_lengths(planned.valid_rows)
     valid = _evenly(evaluation_batches(reader.builder, planned.valid_rows), valid_lengths, most)
     training = sum(_efforts(_steps(reader, stage, shares, mode), mode)) / sum(int(lengths[one].sum()) for one in shares)

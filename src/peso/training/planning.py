@@ -18,8 +18,8 @@ from peso.lm.shallow import ShallowBackbone
 from peso.methods.registry import build_method
 from peso.training.base import BACKBONE, training_rows, validation_rows
 from peso.training.materials import Materials, build_reader
-from peso.training.pace import pace_at_depth
-from peso.training.probing import FLOAT_BYTES, PlannedStage, cost_at_depth
+from peso.training.pace import whole_pace
+from peso.training.probing import FLOAT_BYTES, PlannedStage, Probed, whole_cost
 from peso.training.processes import check_processes
 from peso.training.strength_search import passes_over_block
 from peso.types import Precision
@@ -131,7 +131,8 @@ def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: floa
     targets += [method.examples(materials.dataset, block, materials.config.seed) for block in later]
     rows_of_block = [training_rows(materials, of_block) for of_block in targets]
     wanted = _stages(materials, rows_of_block)
-    costs = [cost_at_depth(materials, shallow, stage, shallow.num_layers, on_gpu, num_processes) for stage in wanted]
+    probed = [Probed(materials, shallow, stage, on_gpu, num_processes) for stage in wanted]
+    costs = [whole_cost(one) for one in probed]
     stages = []
     for stage, cost in zip(wanted, costs, strict=True):
         in_a_pass = max(cost.pass_bytes + cost.gathered_bytes, cost.opening_bytes)
@@ -140,7 +141,7 @@ def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: floa
         stages.append(StagePlan(stage.name, cost.num_trained, cost.weights_bytes, cost.state_bytes, passing, total))
     update = costs[-1]
     unit = (1e12 * teraflops if on_gpu else 1) * num_processes
-    paces = [pace_at_depth(materials, shallow, stage, shallow.num_layers, on_gpu, num_processes) for stage in wanted]
+    paces = [whole_pace(one) for one in probed]
     builder = build_reader(materials, shallow.build(1), shallow.tokenizer).builder
     epochs_of_update = passes_over_block(len(method.candidates()), training.epochs)
     blocks = []

@@ -65,6 +65,30 @@ class PlannedStage:
         return self.name == "backbone"
 
 
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """What is gone through, at any depth.
+
+    Attributes:
+        materials: data and configuration.
+        shallow: the backbone's shape.
+        stage: what to train.
+        on_gpu: tensors have no contents.
+        num_processes: that share the batches and, if the configuration says so, the frozen backbone.
+    """
+
+    materials: Materials
+    shallow: ShallowBackbone
+    stage: PlannedStage
+    on_gpu: bool
+    num_processes: int
+
+    @property
+    def in_shards(self) -> bool:
+        """Whether each process holds a part of the frozen backbone."""
+        return self.materials.config.training.sharding == "fsdp" and self.num_processes > 1
+
+
 @dataclass(frozen=True)
 class Cost:
     """A stage at some depth.
@@ -88,64 +112,45 @@ class Cost:
     opening_bytes: int
 
 
-def cost_at_depth(
-    materials: Materials,
-    shallow: ShallowBackbone,
-    stage: PlannedStage,
-    num_layers: int,
-    on_gpu: bool,
-    num_processes: int,
-) -> Cost:
+def whole_cost(probed: Probed) -> Cost:
     """Of a stage with the whole backbone; of a deeper one from steps at two and at three layers.
 
     With one layer the worst moment may be another than with many: where logits are made, not where layers go back.
 
     Args:
-        materials: data and configuration.
-        shallow: the backbone's shape.
-        stage: what to train.
-        num_layers: of the whole backbone.
-        on_gpu: go through the step without contents.
-        num_processes: that share the batches and, if the configuration says so, the frozen backbone.
+        probed: the stage.
     """
+    num_layers = probed.shallow.num_layers
     if num_layers <= _DEPTHS[1]:
-        return _probe(materials, shallow, stage, num_layers, on_gpu, num_processes)
-    few, more = (asdict(_probe(materials, shallow, stage, depth, on_gpu, num_processes)) for depth in _DEPTHS)
+        return _cost_at_depth(probed, num_layers)
+    few, more = (asdict(_cost_at_depth(probed, depth)) for depth in _DEPTHS)
     further = num_layers - _DEPTHS[0]
     return Cost(**{name: of_few + further * (more[name] - of_few) for name, of_few in few.items()})
 
 
-def _probe(
-    materials: Materials,
-    shallow: ShallowBackbone,
-    planned: PlannedStage,
-    num_layers: int,
-    on_gpu: bool,
-    num_processes: int,
-) -> Cost:
-    config = materials.config
-    in_shards = config.training.sharding == "fsdp" and num_processes > 1
-    reader, whole, num_parameters = built(materials, shallow, planned, num_layers, on_gpu, in_shards)
+def _cost_at_depth(probed: Probed, num_layers: int) -> Cost:
+    config, planned, num_processes = probed.materials.config, probed.stage, probed.num_processes
+    reader, whole, num_parameters = built(probed, num_layers)
     model = reader.model
     shards = ShardedBytes(0, 0, 0)
-    if in_shards:
+    if probed.in_shards:
         shards = sharded_bytes(model, num_processes, config.training.normaliser == "vocabulary")
     trained = [(name, parameter) for name, parameter in whole.named_parameters() if parameter.requires_grad]
     num_trained = sum(parameter.numel() for _, parameter in trained)
     weights = sum(tensor.nbytes for tensor in (*whole.parameters(), *whole.buffers()))
-    if in_shards:
+    if probed.in_shards:
         weights += shards.kept - frozen_bytes_here(whole)
     saved, spelled_out = (0, 0) if config.backbone.quantisation == "none" else quantised_bytes(body_of(model))
     shapes = [tuple(parameter.shape) for name, parameter in trained if "lora_" in name]
     of_anchor = _anchor_size(config, num_trained, shapes) if planned.name == "update" else 0
-    stage, mode = ready(config, reader, whole, planned, on_gpu, in_shards)
+    stage, mode = ready(probed, reader, whole)
     heavy = _heaviest_shares(stage, planned.rows, num_processes)
     # Weights and gradients are counted above; views of them are no more.
     standing = [*whole.parameters(), *whole.buffers(), *(p.grad for _, p in trained if p.grad is not None)]
     with mode or nullcontext(), LiveBytes(standing) as live:
         _validate(model, reader, planned.valid_rows)
         model.train()
-        for heavy_rows in heavy[:1] if on_gpu else heavy:
+        for heavy_rows in heavy[:1] if probed.on_gpu else heavy:
             add_gradient(model, reader.likelihood, replace(stage, train_rows=heavy_rows), np.arange(len(heavy_rows)))
     return Cost(
         num_parameters=num_parameters,
@@ -158,66 +163,51 @@ def _probe(
     )
 
 
-def built(
-    materials: Materials,
-    shallow: ShallowBackbone,
-    planned: PlannedStage,
-    num_layers: int,
-    on_gpu: bool,
-    in_shards: bool,
-) -> tuple[Reader, nn.Module, int]:
+def built(probed: Probed, num_layers: int) -> tuple[Reader, nn.Module, int]:
     """The backbone as it is read, the same with the adapter that the stage trains, and the backbone's parameters.
 
     Args:
-        materials: data and configuration.
-        shallow: the backbone's shape.
-        planned: the stage.
+        probed: the stage.
         num_layers: how many to build.
-        on_gpu: without contents.
-        in_shards: as processes that share it compute with it.
     """
-    config = materials.config
-    with torch.device("meta") if on_gpu else nullcontext():
-        model = shallow.build(num_layers)
+    materials, config = probed.materials, probed.materials.config
+    with torch.device("meta") if probed.on_gpu else nullcontext():
+        model = probed.shallow.build(num_layers)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    if not on_gpu:
-        make_ready(model, in_shards)
-    reader = build_reader(materials, model, shallow.tokenizer)
+    if not probed.on_gpu:
+        make_ready(model, probed.in_shards)
+    reader = build_reader(materials, model, probed.shallow.tokenizer)
     whole: nn.Module = model
-    if not planned.trains_backbone:
-        with torch.device("meta") if on_gpu else nullcontext():
+    if not probed.stage.trains_backbone:
+        with torch.device("meta") if probed.on_gpu else nullcontext():
             whole = attach_adapter(model, config.adapter, reader.builder.vocabulary.all_token_ids, config.seed)
-    if in_shards:
+    if probed.in_shards:
         compute_in_parts(model)
     return reader, whole, num_parameters
 
 
-def ready(
-    config: RunConfig, reader: Reader, whole: nn.Module, planned: PlannedStage, on_gpu: bool, in_shards: bool
-) -> tuple[Stage, FakeTensorMode | None]:
+def ready(probed: Probed, reader: Reader, whole: nn.Module) -> tuple[Stage, FakeTensorMode | None]:
     """The first of the planned rows, as they are trained, and the mode in which a model without contents is.
 
     Args:
-        config: of the run.
+        probed: the stage.
         reader: of `built`.
         whole: of `built`; changed in place.
-        planned: what to train.
-        on_gpu: without contents.
-        in_shards: whether processes share the backbone.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True) if on_gpu else None
+    planned, training = probed.stage, probed.materials.config.training
+    mode = FakeTensorMode(allow_non_fake_inputs=True) if probed.on_gpu else None
     if mode is not None:
         without_contents(whole, mode)
     trained = [(name, parameter) for name, parameter in whole.named_parameters() if parameter.requires_grad]
-    parts = {} if on_gpu else {planned.name: FlatParameters(trained)}
+    parts = {} if probed.on_gpu else {planned.name: FlatParameters(trained)}
     order, rows = next(iter(planned.rows.items()))
     stage = Stage(
         name=order, key="", block=0, parts=parts, builder=reader.builder, train_rows=rows,
         valid_rows=planned.valid_rows, epochs=planned.epochs, learning_rates=dict.fromkeys(parts, 0.0),
-        batch_targets=planned.batch_targets, weight_decay=0.0, training=config.training, seed=config.seed,
-        tokens_of_a_pass=0 if on_gpu or in_shards else tokens_of_a_pass(reader.model, config.training),
+        batch_targets=planned.batch_targets, weight_decay=0.0, training=training, seed=probed.materials.config.seed,
+        tokens_of_a_pass=0 if probed.on_gpu or probed.in_shards else tokens_of_a_pass(reader.model, training),
     )  # fmt: skip
-    if config.training.gradient_checkpointing:
+    if training.gradient_checkpointing:
         reader.model.activation_checkpointing_enable({"use_reentrant": False})
     return stage, mode
 

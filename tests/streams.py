@@ -20,8 +20,8 @@ def config(**overrides: Any) -> RunConfig:
     return make_config(None, SMALL | overrides)
 
 
-def fill(workspace: Path, num_users: int = 60, seed: int = 0) -> Path:
-    world = simulate(SimulationSettings(num_users=num_users, num_items=150, num_blocks=3, seed=seed))
+def fill(workspace: Path, num_users: int = 60, seed: int = 0, num_blocks: int = 3) -> Path:
+    world = simulate(SimulationSettings(num_users=num_users, num_items=150, num_blocks=num_blocks, seed=seed))
     save_dataset(world.dataset, workspace / "data")
     ids = build_semantic_ids(world.dataset, world.source_codes, world.level_sizes)
     ids.save(workspace / "data" / "semantic_ids", world.dataset.item_ids)

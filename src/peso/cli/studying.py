@@ -28,6 +28,10 @@ def study(
     jobs: Annotated[
         int, typer.Option(help="Runs at a time, each with its share of the cores, and memory of its own; at least 1.")
     ] = 1,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="A configuration to leave out, by its name in the table; may be given several times."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Run a study's missing runs, compare them with paired tests, and write what may be claimed."""
@@ -40,7 +44,7 @@ def study(
     from peso.studies.registry import run_study
 
     folder = results_folder(results, workspace)
-    record = run_study(name, workspace, seeds, folder, config, jobs)
+    record = run_study(name, workspace, seeds, folder, config, jobs, without or ())
     if json:
         print_json(record)
     else:

@@ -1,7 +1,7 @@
 """A study as data: which configurations are run, which are compared, and in which world."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from peso.config import RunConfig
 from peso.data.dataset import Dataset
 from peso.data.simulate import SimulationSettings
+from peso.errors import ConfigError
 
 
 class UserSplit(BaseModel):
@@ -75,6 +76,7 @@ class Plan:
         has_rivals: whether the rivals without a network are measured beside the arms.
         worlds: what the worlds that arms name are made of.
         notes: what a reader must know to read the numbers, a sentence each.
+        optional: arms that may be left out: what the study shows of the others stays the same, corrections aside.
     """
 
     arms: Sequence[Arm]
@@ -83,6 +85,34 @@ class Plan:
     has_rivals: bool = False
     worlds: Mapping[str, World] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    optional: Sequence[str] = ()
+
+    def without(self, names: Sequence[str]) -> "Plan":
+        """The plan with fewer arms and their comparisons, which says so in a note.
+
+        Args:
+            names: of optional arms.
+
+        Raises:
+            ConfigError: a name is of no optional arm.
+        """
+        for name in names:
+            if name not in self.optional:
+                choices = (
+                    f"it can do without {', '.join(self.optional)}" if self.optional else "it needs all of its own"
+                )
+                raise ConfigError(f"--without {name}: the study has no configuration of this name to spare; {choices}.")
+        if not names:
+            return self
+        arms = [arm for arm in self.arms if arm.name not in names]
+        used = {arm.world for arm in arms}
+        return replace(
+            self,
+            arms=arms,
+            worlds={name: world for name, world in self.worlds.items() if name in used},
+            pairs=[pair for pair in self.pairs if pair.ours not in names],
+            notes=[*self.notes, f"Left out: {', '.join(dict.fromkeys(names))}."],
+        )
 
 
 Planner = Callable[[RunConfig, Dataset], Plan]

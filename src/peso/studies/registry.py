@@ -1,6 +1,7 @@
 """Every study by name: a new one is a file, a line here, and a name in `peso.types.StudyName`."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,13 @@ STUDIES: dict[StudyName, Study] = {
 
 
 def run_study(
-    name: str, workspace: Path, num_seeds: int, results: Path, config_file: Path | None = None, num_jobs: int = 1
+    name: str,
+    workspace: Path,
+    num_seeds: int,
+    results: Path,
+    config_file: Path | None = None,
+    num_jobs: int = 1,
+    without: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Runs what a study still misses and writes its files.
 
@@ -59,12 +66,13 @@ def run_study(
         results: folder of `<study>.json`, `.md` and `.svg`.
         config_file: TOML with values under every arm's own.
         num_jobs: runs at a time, at least 1; the same results up to the rounding of fewer threads.
+        without: optional arms to leave out.
 
     Returns:
         What was written to the JSON file.
 
     Raises:
-        ConfigError: the name, the number of seeds or of jobs, or the file is wrong.
+        ConfigError: the name, the number of seeds or of jobs, an arm to leave out, or the file is wrong.
         WorkspaceError: the workspace holds no data, a run is being written by another process, or `results` is no
             folder.
         DataError: the data do not suffice for this study.
@@ -73,7 +81,7 @@ def run_study(
     study = next(study for known, study in STUDIES.items() if known == name)
     config = make_config(config_file)
     dataset = load_dataset(workspace / "data")
-    plan = study.plan(config, dataset)
+    plan = study.plan(config, dataset).without(without)
     is_simulated = all(isinstance(plan.worlds.get(arm.world), SimulationSettings) for arm in plan.arms)
     if not is_simulated and not num_later_tests(dataset):
         raise DataError(
@@ -89,6 +97,7 @@ def run_study(
     command = ["peso", "study", name, "--workspace", str(workspace), "--seeds", str(num_seeds)]
     command += [] if config_file is None else ["--config", str(config_file)]
     command += [] if num_jobs == 1 else ["--jobs", str(num_jobs)]
+    command += [word for arm in without for word in ("--without", arm)]
     record = study_record(study, outcome, findings, config, range(num_seeds), shlex.join(command))
     write_study(results, record, findings)
     return record

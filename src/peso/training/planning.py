@@ -18,8 +18,8 @@ from peso.lm.shallow import ShallowBackbone
 from peso.methods.registry import build_method
 from peso.training.base import BACKBONE, training_rows, validation_rows
 from peso.training.materials import Materials, build_reader
-from peso.training.pace import whole_pace
-from peso.training.probing import FLOAT_BYTES, PlannedStage, Probed, whole_cost
+from peso.training.pace import Pace, whole_pace
+from peso.training.probing import FLOAT_BYTES, Cost, PlannedStage, Probed, whole_cost
 from peso.training.processes import check_processes
 from peso.training.strength_search import passes_over_block
 from peso.types import Precision
@@ -117,61 +117,98 @@ def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: floa
             cannot compute with; or a single process has nobody to share its backbone with; or the method trains no
             adapter.
     """
+    on_gpu = gpu_memory_gib is not None
+    rows_of_block = _rows_of_blocks(materials, num_processes)
+    probed = _probed(materials, rows_of_block, on_gpu, num_processes)
+    costs = [whole_cost(one) for one in probed]
+    stages = [_stage_plan(one.stage, cost) for one, cost in zip(probed, costs, strict=True)]
+    unit = (1e12 * teraflops if on_gpu else 1) * num_processes
+    paces = [whole_pace(one) for one in probed]
+    peak = max(stage.total_bytes for stage in stages)
+    memory = None if gpu_memory_gib is None else round(gpu_memory_gib * GIB)
+    return Plan(
+        num_processes=num_processes,
+        num_parameters=costs[-1].num_parameters,
+        version_bytes=costs[-1].num_trained * _STORED_BYTES[materials.config.adapter.stored_precision],
+        stages=stages,
+        peak_bytes=peak,
+        gpu_memory_bytes=memory,
+        fits=None if memory is None else does_fit(peak, memory),
+        tokens_per_second=unit / paces[-1].training,
+        assumed=_assumed(teraflops if on_gpu else None, num_processes),
+        blocks=_blocks(materials, rows_of_block, probed, paces, unit),
+        not_planned=not_planned(materials.config),
+    )
+
+
+def plan_memory(materials: Materials, on_gpu: bool, num_processes: int = 1) -> list[StagePlan]:
+    """The stages of `plan_run` alone, without a look at speed.
+
+    Args:
+        materials: data and configuration.
+        on_gpu: plan for an accelerator instead of this CPU.
+        num_processes: that share the run.
+
+    Raises:
+        ConfigError: as of `plan_run`.
+    """
+    rows_of_block = _rows_of_blocks(materials, num_processes)
+    probed = _probed(materials, rows_of_block, on_gpu, num_processes)
+    return [_stage_plan(one.stage, whole_cost(one)) for one in probed]
+
+
+def does_fit(peak_bytes: int, memory_bytes: int) -> bool:
+    """Whether tensors of so many bytes leave a tenth of an accelerator's memory to libraries and fragmentation."""
+    return peak_bytes <= (1 - RESERVED_SHARE) * memory_bytes
+
+
+def _rows_of_blocks(materials: Materials, num_processes: int) -> list[Rows]:
+    """What is trained on in each block, after a look at whether it can be planned."""
     check_processes(materials.config, num_processes)
     method = build_method(materials.config)
     if method.trains in ("nothing", "all_weights"):
         raise ConfigError(f'method "{materials.config.method}" trains no adapter, and a plan is that of an adapter.')
-    on_gpu = gpu_memory_gib is not None
-    if not on_gpu:
-        check_quantisation(materials.config.backbone.quantisation)
-    shallow = ShallowBackbone(materials.config.backbone, materials.semantic_ids.level_sizes)
-    training = materials.config.training
     first, *later = range(materials.dataset.num_blocks)
     targets = [targets_of_block(materials.dataset, first, "train")]
     targets += [method.examples(materials.dataset, block, materials.config.seed) for block in later]
-    rows_of_block = [training_rows(materials, of_block) for of_block in targets]
-    wanted = _stages(materials, rows_of_block)
-    probed = [Probed(materials, shallow, stage, on_gpu, num_processes) for stage in wanted]
-    costs = [whole_cost(one) for one in probed]
-    stages = []
-    for stage, cost in zip(wanted, costs, strict=True):
-        in_a_pass = max(cost.pass_bytes + cost.gathered_bytes, cost.opening_bytes)
-        passing = max(in_a_pass, cost.num_trained * FLOAT_BYTES * _CHECKPOINT_COPIES)
-        total = cost.weights_bytes + cost.state_bytes + passing
-        stages.append(StagePlan(stage.name, cost.num_trained, cost.weights_bytes, cost.state_bytes, passing, total))
-    update = costs[-1]
-    unit = (1e12 * teraflops if on_gpu else 1) * num_processes
-    paces = [whole_pace(one) for one in probed]
+    return [training_rows(materials, of_block) for of_block in targets]
+
+
+def _probed(materials: Materials, rows_of_block: list[Rows], on_gpu: bool, num_processes: int) -> list[Probed]:
+    backbone = materials.config.backbone
+    if not on_gpu:
+        check_quantisation(backbone.quantisation)
+    shallow = ShallowBackbone(backbone, materials.semantic_ids.level_sizes)
+    return [Probed(materials, shallow, stage, on_gpu, num_processes) for stage in _stages(materials, rows_of_block)]
+
+
+def _stage_plan(stage: PlannedStage, cost: Cost) -> StagePlan:
+    in_a_pass = max(cost.pass_bytes + cost.gathered_bytes, cost.opening_bytes)
+    passing = max(in_a_pass, cost.num_trained * FLOAT_BYTES * _CHECKPOINT_COPIES)
+    total = cost.weights_bytes + cost.state_bytes + passing
+    return StagePlan(stage.name, cost.num_trained, cost.weights_bytes, cost.state_bytes, passing, total)
+
+
+def _blocks(
+    materials: Materials, rows_of_block: list[Rows], probed: list[Probed], paces: list[Pace], unit: float
+) -> list[BlockPlan]:
+    shallow, epochs = probed[0].shallow, materials.config.training.epochs
     builder = build_reader(materials, shallow.build(1), shallow.tokenizer).builder
-    epochs_of_update = passes_over_block(len(method.candidates()), training.epochs)
+    epochs_of_update = passes_over_block(len(build_method(materials.config).candidates()), epochs)
+    of_base = [(pace, one.stage.epochs) for pace, one in zip(paces[:-1], probed[:-1], strict=True)]
     blocks = []
     for block, rows in enumerate(rows_of_block):
-        passes = [(pace, stage.epochs) for pace, stage in zip(paces[:-1], wanted[:-1], strict=True)]
-        if block:
-            passes = [(paces[-1], epochs_of_update)]
+        passes = [(paces[-1], epochs_of_update)] if block else of_base
         num_tokens = int(builder.row_lengths(rows).sum())
         num_validated = int(builder.row_lengths(validation_rows(materials, block)).sum())
         effort = sum(epochs * (num_tokens * pace.training + num_validated * pace.validation) for pace, epochs in passes)
         num_tokens *= sum(epochs for _, epochs in passes)
         blocks.append(BlockPlan(block, int(rows.num_targets.sum()), num_tokens, effort / unit / 3600))
-    peak = max(stage.total_bytes for stage in stages)
-    memory = None if gpu_memory_gib is None else round(gpu_memory_gib * GIB)
-    return Plan(
-        num_processes=num_processes,
-        num_parameters=update.num_parameters,
-        version_bytes=update.num_trained * _STORED_BYTES[materials.config.adapter.stored_precision],
-        stages=stages,
-        peak_bytes=peak,
-        gpu_memory_bytes=memory,
-        fits=None if memory is None else peak <= (1 - RESERVED_SHARE) * memory,
-        tokens_per_second=unit / paces[-1].training,
-        assumed=_assumed(teraflops if on_gpu else None, num_processes),
-        blocks=blocks,
-        not_planned=_not_planned(materials.config),
-    )
+    return blocks
 
 
-def _not_planned(config: RunConfig) -> list[str]:
+def not_planned(config: RunConfig) -> list[str]:
+    """The parts of such a run that a plan leaves out."""
     parts = {
         "the alignment of titles with semantic IDs": config.alignment.epochs > 0,
         "the adapter of all data so far": config.method == "lsat",

@@ -13,7 +13,7 @@ from peso.baselines.run import BASELINES
 from peso.config import make_config
 from peso.data.simulate import SimulationSettings
 from peso.data.storage import load_dataset, save_dataset
-from peso.errors import DataError, PesoError
+from peso.errors import ConfigError, DataError, PesoError
 from peso.methods.registry import METHODS
 from peso.semantic_ids.catalogue import load_semantic_ids
 from peso.studies.capacity import capacities
@@ -100,6 +100,33 @@ def test_table_1_has_every_variant_of_the_cumulative_methods() -> None:
         "sum_lora, all, fresh",
         "sd_lora, latest, inherit",
     } < set(names)
+
+
+def test_arms_and_worlds_may_be_left_out() -> None:
+    whole = plan_cumulative(CONFIG, DATASET)
+    plan = whole.without(["lsat", "user-disjoint"])
+    assert [arm.name for arm in plan.arms] == [arm.name for arm in whole.arms if arm.name != "lsat" and not arm.world]
+    assert {pair.theirs for pair in plan.pairs} == {"single"}
+    assert {pair.ours for pair in plan.pairs} == {arm.name for arm in plan.arms} - {"single"}
+    assert plan.worlds == {}
+    assert plan.notes[-1] == "Left out: lsat, user-disjoint."
+    assert whole.without([]) is whole
+    assert STUDIES["drift"].plan(CONFIG, DATASET).without(["default"]).worlds.keys() >= {"no drift", "strong drift"}
+
+
+@pytest.mark.parametrize(
+    ("study", "names", "message"),
+    [
+        ("table2", ["pezo"], "--without pezo: there is none of this name; there are frozen, single, peso, "),
+        ("table2", ["single"], "frozen is compared with single, which must stay beside it"),
+        ("drift", ["default: single"], "default: peso is compared with default: single"),
+        ("gap", ["single"], "this study needs all of its configurations"),
+        ("drift", [*STUDIES["drift"].plan(CONFIG, DATASET).worlds], "no configuration is left"),
+    ],
+)
+def test_what_must_stay_is_not_left_out(study: StudyName, names: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        STUDIES[study].plan(CONFIG, DATASET).without(names)
 
 
 def test_data_that_do_not_suffice_are_refused() -> None:

@@ -54,6 +54,15 @@ def matrix(workspace: Path, table: dict[str, Any]) -> dict[str, Any]:
     return study("matrix", workspace)
 
 
+def test_a_study_without_some_arms_shows_the_others_alike(workspace: Path, table: dict[str, Any]) -> None:
+    results, config_file = workspace / "fewer", workspace / "small.toml"
+    fewer = run_study("table2", workspace, SEEDS, results, config_file, without=["lsat", "peso + memory"])
+    assert fewer["arms"] == [arm for arm in table["arms"] if arm["name"] not in ("lsat", "peso + memory")]
+    assert len(fewer["tests"]) < len(table["tests"])
+    assert fewer["command"].endswith("small.toml --without lsat --without 'peso + memory'")
+    assert "- Left out: lsat, peso + memory." in (results / "table2.md").read_text()
+
+
 def results_of(workspace: Path, method: str, has_memory: bool = False) -> list[dict[str, Any]]:
     """The results of a method's runs at the small configuration's rank, by seed."""
     found = [json.loads(path.read_text()) for path in (workspace / "runs").glob(f"{method}-seed*/result.json")]

@@ -44,11 +44,7 @@ def against_reference(arms: Sequence[Arm], notes: Sequence[str], has_rivals: boo
     """Every arm, and every rival if wanted, against the arm `single`, in one family."""
     names = [arm.name for arm in arms] + ([rival.name for rival in BASELINES] if has_rivals else [])
     pairs = [Pair(name, REFERENCE, f"against {REFERENCE}") for name in names if name != REFERENCE]
-    return Plan(arms, pairs, has_rivals=has_rivals, notes=notes, optional=_but_for(arms, REFERENCE))
-
-
-def _but_for(arms: Sequence[Arm], *references: str) -> list[str]:
-    return [arm.name for arm in arms if arm.name not in references]
+    return Plan(arms, pairs, has_rivals=has_rivals, notes=notes, is_open=True)
 
 
 def plan_all_methods(config: RunConfig, dataset: Dataset) -> Plan:
@@ -75,9 +71,7 @@ def plan_cumulative(config: RunConfig, dataset: Dataset) -> Plan:
         "In the user-disjoint split all of a user's events are of one block, drawn at random; arms of different splits "
         "have different targets and do not compare."
     ]
-    arms = [*natural, *disjoint]
-    worlds = {USER_DISJOINT: UserSplit()}
-    return Plan(arms, pairs, worlds=worlds, notes=notes, optional=_but_for(arms, REFERENCE, reference))
+    return Plan([*natural, *disjoint], pairs, worlds={USER_DISJOINT: UserSplit()}, notes=notes, is_open=True)
 
 
 def plan_penalties(config: RunConfig, dataset: Dataset) -> Plan:

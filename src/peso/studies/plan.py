@@ -76,7 +76,7 @@ class Plan:
         has_rivals: whether the rivals without a network are measured beside the arms.
         worlds: what the worlds that arms name are made of.
         notes: what a reader must know to read the numbers, a sentence each.
-        optional: arms that may be left out: what the study shows of the others stays the same, corrections aside.
+        is_open: whether arms may be left out: what is shown of the others stays the same, corrections aside.
     """
 
     arms: Sequence[Arm]
@@ -85,34 +85,37 @@ class Plan:
     has_rivals: bool = False
     worlds: Mapping[str, World] = field(default_factory=dict)
     notes: Sequence[str] = ()
-    optional: Sequence[str] = ()
+    is_open: bool = False
 
     def without(self, names: Sequence[str]) -> "Plan":
         """The plan with fewer arms and their comparisons, which says so in a note.
 
         Args:
-            names: of optional arms.
+            names: of arms, or of worlds for all arms in them.
 
         Raises:
-            ConfigError: a name is of no optional arm.
+            ConfigError: the study needs all of its arms, a name is of none, an arm that stays is compared with one that
+                does not, or none stays.
         """
-        for name in names:
-            if name not in self.optional:
-                choices = (
-                    f"it can do without {', '.join(self.optional)}" if self.optional else "it needs all of its own"
-                )
-                raise ConfigError(f"--without {name}: the study has no configuration of this name to spare; {choices}.")
         if not names:
             return self
-        arms = [arm for arm in self.arms if arm.name not in names]
-        used = {arm.world for arm in arms}
-        return replace(
-            self,
-            arms=arms,
-            worlds={name: world for name, world in self.worlds.items() if name in used},
-            pairs=[pair for pair in self.pairs if pair.ours not in names],
-            notes=[*self.notes, f"Left out: {', '.join(dict.fromkeys(names))}."],
-        )
+        known = [*self.worlds, *(arm.name for arm in self.arms)]
+        for name in names:
+            if not self.is_open:
+                raise ConfigError(f"--without {name}: this study needs all of its configurations.")
+            if name not in known:
+                raise ConfigError(f"--without {name}: there is none of this name; there are {', '.join(known)}.")
+        arms = [arm for arm in self.arms if arm.name not in names and arm.world not in names]
+        if not arms:
+            raise ConfigError("--without: no configuration is left.")
+        left = {arm.name for arm in self.arms} - {arm.name for arm in arms}
+        pairs = [pair for pair in self.pairs if pair.ours not in left]
+        for pair in pairs:
+            if pair.theirs in left:
+                raise ConfigError(f"--without: {pair.ours} is compared with {pair.theirs}, which must stay beside it.")
+        worlds = {name: world for name, world in self.worlds.items() if name not in names}
+        notes = [*self.notes, f"Left out: {', '.join(dict.fromkeys(names))}."]
+        return replace(self, arms=arms, pairs=pairs, worlds=worlds, notes=notes)
 
 
 Planner = Callable[[RunConfig, Dataset], Plan]

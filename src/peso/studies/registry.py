@@ -66,7 +66,7 @@ def run_study(
         results: folder of `<study>.json`, `.md` and `.svg`.
         config_file: TOML with values under every arm's own.
         num_jobs: runs at a time, at least 1; the same results up to the rounding of fewer threads.
-        without: optional arms to leave out.
+        without: arms, or worlds, to leave out.
 
     Returns:
         What was written to the JSON file.

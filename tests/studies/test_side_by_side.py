@@ -7,12 +7,14 @@ import time
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 
 from peso.config import make_config
 from peso.errors import ConfigError, WorkspaceError
 from peso.studies.registry import run_study
 from peso.studies.side_by_side import Job, run_side_by_side, spread_over_bases
+from processes import SERVER
 from worlds import TINY_CONFIG, fill_workspace, tiny_dataset
 
 
@@ -65,6 +67,22 @@ def test_a_killed_process_is_told_of(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match="fewer --jobs"):
         run_side_by_side([Job("one", workspace, config)], 2)
     killer.join()
+
+
+def test_a_killed_study_leaves_no_process(tmp_path: Path) -> None:
+    workspace = fill(tmp_path / "work")
+    job = Job("one", workspace, make_config(None, {"backbone": {"epochs": 1000}}))
+    study = SERVER.Process(target=run_side_by_side, args=([job], 2))
+    study.start()
+    while not list(workspace.glob("bases/unfinished-*/*.safetensors")):
+        assert study.is_alive()
+        time.sleep(0.05)
+    children = psutil.Process(study.pid).children(recursive=True)
+    assert children
+    study.kill()
+    study.join()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
 
 
 def test_runs_that_share_a_base_do_not_begin_together() -> None:

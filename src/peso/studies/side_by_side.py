@@ -6,6 +6,8 @@ Bases are shared as ever: a run that needs one which another run is training wai
 
 import logging
 import multiprocessing
+import os
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -131,6 +133,7 @@ class _Prefix(logging.Filter):
 
 def _prepare(lines: "Queue[Any]", threads: int, level: int) -> None:
     """What a process does before its first job."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore", FutureWarning)
     disable_progress_bar()
@@ -138,6 +141,14 @@ def _prepare(lines: "Queue[Any]", threads: int, level: int) -> None:
     handler.addFilter(_Prefix())
     logging.getLogger().addHandler(handler)
     logging.getLogger("peso").setLevel(level)
+
+
+def _end_with_parent() -> None:
+    """A study that is killed leaves no process behind: their runs would be taken, and the cores busy."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a pool's process has one"
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager

@@ -27,7 +27,8 @@ from peso.lm.device import make_ready
 from peso.training.base import adapter_parts, training_rows
 from peso.training.materials import Materials, Reader, build_reader
 from peso.training.optimisation import FlatOptimizer
-from peso.training.trainer import Stage, training_step
+from peso.training.stage import Stage
+from peso.training.steps import training_step
 
 LLAMA_1B = {
     "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,

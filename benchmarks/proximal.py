@@ -21,7 +21,9 @@ from peso.methods.pull import softmax_pull
 from peso.training.base import LORA, adapter_parts, training_rows
 from peso.training.optimisation import FlatOptimizer
 from peso.training.pulled_steps import PulledSteps
-from peso.training.trainer import STEPS_PER_LOG, AddPenalty, add_penalty_gradient, clip_gradient
+from peso.training.stage import AddPenalty
+from peso.training.steps import add_penalty_gradient, clip_gradient
+from peso.training.trainer import STEPS_PER_LOG
 
 LARGEST_SHARE = 1.0
 LLAMA_VOCABULARY = 1024  # the real 128,256 rows would only make the step longer, and the term's share smaller

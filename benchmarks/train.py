@@ -18,7 +18,8 @@ from peso.lm.rows import one_target_per_row
 from peso.training.base import adapter_parts, training_rows
 from peso.training.materials import Materials, Reader
 from peso.training.optimisation import FlatOptimizer
-from peso.training.trainer import Stage, tokens_of_a_pass, training_step
+from peso.training.stage import Stage, tokens_of_a_pass
+from peso.training.steps import training_step
 from peso.types import TemplateName
 
 WANTED: dict[TemplateName, float] = {"sid": 8.0, "instruct": 5.0}

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-import peso.training.base
+import peso.training.base_training
 import peso.training.measure
 import peso.training.stream
 import peso.training.update
@@ -128,7 +128,7 @@ def test_a_second_call_trains_and_measures_nothing(
         raise AssertionError("a finished study runs nothing")
 
     for module, name in (
-        (peso.training.base, "train_stage"), (peso.training.update, "train_stage"),
+        (peso.training.base_training, "train_stage"), (peso.training.update, "train_stage"),
         (peso.training.stream, "load_state"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, forbidden)

@@ -17,7 +17,8 @@ from peso.lm.alignment import AlignmentText, alignment_losses, alignment_texts
 from peso.lm.backbone import build_backbone, load_tokenizer, save_backbone
 from peso.lm.new_tokens import TitledItems
 from peso.lm.vocabulary import build_vocabulary
-from peso.training.base import load_base, prepare_base
+from peso.training.base import load_base
+from peso.training.base_training import prepare_base
 from peso.training.checkpoints import save_checkpoint
 from peso.training.materials import load_materials
 from streams import config

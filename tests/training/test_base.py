@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from peso.lm.backbone import load_weights
-from peso.training.base import Base, prepare_base
+from peso.training.base import Base
+from peso.training.base_training import prepare_base
 from peso.training.materials import load_materials
 from streams import config, fill
 

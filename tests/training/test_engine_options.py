@@ -17,7 +17,8 @@ from peso.lm.batching import cut_by_length, split_by_weight
 from peso.lm.likelihood import CodeLikelihood
 from peso.lm.rows import many_targets_per_row
 from peso.training.base import adapter_parts
-from peso.training.trainer import Stage, add_gradient
+from peso.training.stage import Stage
+from peso.training.steps import add_gradient
 from peso.types import Normaliser
 from worlds import tiny_backbone, tiny_builder, tiny_codes, tiny_dataset
 

@@ -14,8 +14,9 @@ from peso.lm.fake import without_contents
 from peso.lm.live_bytes import LiveBytes
 from peso.lm.shallow import ShallowBackbone
 from peso.methods.registry import build_method
-from peso.training import trainer
-from peso.training.base import prepare_base, validation_rows
+from peso.training import stage
+from peso.training.base import validation_rows
+from peso.training.base_training import prepare_base
 from peso.training.materials import build_reader, load_materials
 from peso.training.outcome import read_update
 from peso.training.planning import Plan, does_fit, not_planned, plan_memory, plan_run
@@ -111,7 +112,7 @@ def test_a_plan_without_the_machine_agrees(workspace: Path, monkeypatch: pytest.
 
     Batches are cut into passes on a CPU only.
     """
-    monkeypatch.setattr(trainer, "TOKENS_OF_A_PASS", 0)
+    monkeypatch.setattr(stage, "TOKENS_OF_A_PASS", 0)
     chosen = config_of(workspace, "gpt2")
     here, there = planned(workspace, chosen), planned(workspace, chosen, gpu=1e-6)
     assert there.fits is False

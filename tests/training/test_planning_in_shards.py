@@ -19,7 +19,8 @@ from peso.errors import ConfigError
 from peso.lm.live_bytes import LiveBytes
 from peso.lm.sharding import frozen_bytes_here
 from peso.methods.registry import build_method
-from peso.training.base import load_base, prepare_base
+from peso.training.base import load_base
+from peso.training.base_training import prepare_base
 from peso.training.materials import load_materials
 from peso.training.planning import plan_memory, plan_run
 from peso.training.stream import run_stream

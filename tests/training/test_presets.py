@@ -25,8 +25,9 @@ from peso.lm.templates import INSTRUCT_PREFIX, INSTRUCT_SEPARATOR, INSTRUCT_SUFF
 from peso.methods.registry import build_method
 from peso.training.base import adapter_parts, load_state, read_base, training_rows
 from peso.training.materials import Materials, Reader, build_reader, load_materials
+from peso.training.stage import Stage
+from peso.training.steps import add_gradient
 from peso.training.stream import run_stream
-from peso.training.trainer import Stage, add_gradient
 from peso.training.update import update_stage
 from peso.types import ProximalForm
 from streams import config

@@ -24,7 +24,8 @@ from peso.methods.base import ContinualMethod
 from peso.methods.peso import Peso
 from peso.methods.proximal import softmax_kl
 from peso.methods.single import Single
-from peso.training.base import BASE_BLOCK, Base, load_base, prepare_base
+from peso.training.base import BASE_BLOCK, Base, load_base
+from peso.training.base_training import prepare_base
 from peso.training.materials import Materials, load_materials
 from peso.training.update import Update, run_update, write_update
 from peso.types import ProximalForm

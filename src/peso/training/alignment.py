@@ -18,7 +18,7 @@ from peso.training.checkpoints import load_checkpoint, save_checkpoint
 from peso.training.epochs import EpochRecord, refuse_divergence
 from peso.training.optimisation import FlatOptimizer
 from peso.training.processes import is_first, take_from_first, wait_for_all
-from peso.training.trainer import clip_gradient
+from peso.training.steps import clip_gradient
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from peso.training.code_losses import evaluation_batches
 from peso.training.materials import Reader
 from peso.training.optimisation import FlatOptimizer
 from peso.training.probing import PlannedStage, Probed, built, ready, shares_of_stage
-from peso.training.trainer import Stage, add_gradient, training_step
+from peso.training.stage import Stage
+from peso.training.steps import add_gradient, training_step
 
 _FEW_LAYERS = 2
 _MORE_LAYERS_COUNTED, _MORE_LAYERS_TIMED = 3, 6

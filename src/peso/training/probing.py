@@ -28,7 +28,8 @@ from peso.lm.sharding import ShardedBytes, frozen_bytes_here, sharded_bytes
 from peso.lm.short_attention import LONGEST as SHORT_ATTENTION
 from peso.training.code_losses import evaluation_batches
 from peso.training.materials import Materials, Reader, build_reader
-from peso.training.trainer import Stage, add_gradient, batches_of_epoch, tokens_of_a_pass
+from peso.training.stage import Stage, batches_of_epoch, tokens_of_a_pass
+from peso.training.steps import add_gradient
 
 FLOAT_BYTES = 4
 _STATE_COPIES = 6

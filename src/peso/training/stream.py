@@ -20,7 +20,8 @@ from peso.errors import PesoError, WorkspaceError
 from peso.files import remove_leftovers, write_text
 from peso.lm.quantisation import check_quantisation
 from peso.methods.registry import build_method
-from peso.training.base import BASE_BLOCK, Base, load_state, prepare_base
+from peso.training.base import BASE_BLOCK, Base, load_state
+from peso.training.base_training import prepare_base
 from peso.training.finished import RESULT
 from peso.training.materials import Materials, Reader, load_materials
 from peso.training.measure import Measurement, measure_in_block, measure_next_block

@@ -14,7 +14,8 @@ from pathlib import Path
 from peso.files import hash_of_json
 from peso.training.epochs import EpochRecord, kept_epoch
 from peso.training.materials import Reader
-from peso.training.trainer import Stage, train_stage
+from peso.training.stage import Stage
+from peso.training.trainer import train_stage
 
 log = logging.getLogger(__name__)
 

@@ -38,8 +38,9 @@ from peso.training.base import (
 )
 from peso.training.block_view import RunView
 from peso.training.materials import Materials, Reader
+from peso.training.stage import AddPenalty, Stage, tokens_of_a_pass
 from peso.training.strength_search import StrengthTrial, train_with_best_strength
-from peso.training.trainer import AddPenalty, Stage, tokens_of_a_pass, train_stage
+from peso.training.trainer import train_stage
 
 UPDATE_FILE = "update.json"
 

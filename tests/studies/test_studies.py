@@ -93,17 +93,20 @@ def test_numbers_are_the_means_of_the_runs_results(workspace: Path, table: dict[
 
 def test_tests_are_about_the_same_numbers_and_corrected_over_the_methods(table: dict[str, Any]) -> None:
     means = {arm["name"]: arm["mean"] for arm in [*table["arms"], *table["rivals"]]}
-    families: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    families: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for test in table["tests"]:
         key = test["metric"] if test["protocol"] == "in_block" else f"next_block_{test['metric']}"
-        assert test["theirs"] == "single"
-        assert test["difference"] == pytest.approx(means[test["ours"]][key] - means["single"][key], abs=1e-9)
-        families.setdefault((test["protocol"], test["metric"]), []).append(test)
-    assert len(families) == 6
-    assert {test["ours"] for test in families["in_block", "ndcg@10"]} == set(means) - {"single"}
-    assert {test["ours"] for test in families["next_block", "log_likelihood"]} == (
-        {*METHODS, "peso + memory"} - {"single"}
-    )
+        assert test["difference"] == pytest.approx(means[test["ours"]][key] - means[test["theirs"]][key], abs=1e-9)
+        families.setdefault((test["family"], test["protocol"], test["metric"]), []).append(test)
+    sides = {family: {(test["ours"], test["theirs"]) for test in members} for family, members in families.items()}
+    rivals, others = {baseline.name for baseline in BASELINES}, {*METHODS} - {"single"}
+    to_single, of_peso = "against single", "peso against the others"
+    ranks, next_block = ("in_block", "ndcg@10"), ("next_block", "log_likelihood")
+    assert sides[to_single, *ranks] == {(name, "single") for name in others | rivals | {"peso + memory"}}
+    assert sides[to_single, *next_block] == {(name, "single") for name in others | {"peso + memory"}}
+    assert sides[of_peso, *ranks] == sides[of_peso, *next_block] == {("peso", name) for name in others - {"peso"}}
+    assert sides["peso + memory against counts", *ranks] == {("peso + memory", name) for name in rivals}
+    assert len(families) == 6 + 6 + 4, "counts give no likelihoods"
     for members in families.values():
         assert [test["p_value_holm"] for test in members] == holm([test["p_value"] for test in members])
 

@@ -45,7 +45,7 @@ def plan_worlds(config: RunConfig, dataset: Dataset) -> Plan:
     arms = [Arm(f"{name}: {method}", method_arm(method).overrides, name) for name in worlds for method in METHODS]
     pairs = [Pair(f"{name}: peso", f"{name}: single", "peso against single, every world") for name in worlds]
     notes = ["Each world differs from the default one in one setting; likelihoods of different worlds do not compare."]
-    return Plan(arms, pairs, worlds=worlds, notes=notes, is_open=True)
+    return Plan(arms, pairs, worlds=worlds, notes=notes, references=[f"{name}: single" for name in worlds])
 
 
 def present(outcome: Outcome) -> Findings:

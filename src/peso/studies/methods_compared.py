@@ -1,6 +1,7 @@
 """Methods side by side: all of them (Table 2), the cumulative ones (Table 1), the penalties (Figure 2)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any, get_args
 
@@ -16,7 +17,7 @@ from peso.studies.plan import Arm, Pair, Plan, UserSplit
 from peso.studies.running import Outcome
 from peso.types import MetricName, PastName, ProximalForm, StartName
 
-REFERENCE = "single"
+REFERENCE, OURS = "single", "peso"
 WITH_MEMORY = "peso + memory"
 CUMULATIVE = ("sum_lora", "sd_lora")
 """Methods that keep past adapters beside the current one, in the variants of Table 1."""
@@ -44,15 +45,23 @@ def against_reference(arms: Sequence[Arm], notes: Sequence[str], has_rivals: boo
     """Every arm, and every rival if wanted, against the arm `single`, in one family."""
     names = [arm.name for arm in arms] + ([rival.name for rival in BASELINES] if has_rivals else [])
     pairs = [Pair(name, REFERENCE, f"against {REFERENCE}") for name in names if name != REFERENCE]
-    return Plan(arms, pairs, has_rivals=has_rivals, notes=notes, is_open=True)
+    return Plan(arms, pairs, has_rivals=has_rivals, notes=notes, references=[REFERENCE])
+
+
+def against_the_others(arms: Sequence[Arm]) -> list[Pair]:
+    """PESO against every arm but the reference, whose comparisons are a family of their own."""
+    own = (OURS, REFERENCE, WITH_MEMORY)
+    return [Pair(OURS, arm.name, f"{OURS} against the others") for arm in arms if arm.name not in own]
 
 
 def plan_all_methods(config: RunConfig, dataset: Dataset) -> Plan:
     """Every method that is registered, PESO with a memory of counts, and the rivals without a network."""
     arms = [method_arm(method) for method in METHODS]
-    arms.append(Arm(WITH_MEMORY, {"method": "peso", "memory": {"use": True}}))
+    arms.append(Arm(WITH_MEMORY, {"method": OURS, "memory": {"use": True}}))
     notes = ["Settings are those of the base configuration for every method; none was tuned for this table."]
-    return against_reference(arms, notes, has_rivals=True)
+    plan = against_reference(arms, notes, has_rivals=True)
+    counts = [Pair(WITH_MEMORY, rival.name, f"{WITH_MEMORY} against counts") for rival in BASELINES]
+    return replace(plan, pairs=[*plan.pairs, *against_the_others(arms), *counts])
 
 
 def plan_cumulative(config: RunConfig, dataset: Dataset) -> Plan:
@@ -62,16 +71,18 @@ def plan_cumulative(config: RunConfig, dataset: Dataset) -> Plan:
         for past, start in product(get_args(PastName), get_args(StartName)):
             variant = {"method": method, "memory": {"use": False}, "cumulative": {"past": past, "start": start}}
             natural.append(Arm(f"{method}, {past}, {start}", variant))
-    natural += [method_arm(method) for method in (*OTHERS_WITH_A_PAST, "peso")]
+    natural += [method_arm(method) for method in (*OTHERS_WITH_A_PAST, OURS)]
     disjoint = [Arm(f"{USER_DISJOINT}: {arm.name}", arm.overrides, USER_DISJOINT) for arm in natural]
     reference = f"{USER_DISJOINT}: {REFERENCE}"
     pairs = [Pair(arm.name, REFERENCE, f"against {REFERENCE}") for arm in natural[1:]]
     pairs += [Pair(arm.name, reference, f"against {reference}") for arm in disjoint[1:]]
+    pairs += against_the_others(natural)
     notes = [
         "In the user-disjoint split all of a user's events are of one block, drawn at random; arms of different splits "
         "have different targets and do not compare."
     ]
-    return Plan([*natural, *disjoint], pairs, worlds={USER_DISJOINT: UserSplit()}, notes=notes, is_open=True)
+    worlds = {USER_DISJOINT: UserSplit()}
+    return Plan([*natural, *disjoint], pairs, worlds=worlds, notes=notes, references=[REFERENCE, reference])
 
 
 def plan_penalties(config: RunConfig, dataset: Dataset) -> Plan:
@@ -89,7 +100,8 @@ def plan_penalties(config: RunConfig, dataset: Dataset) -> Plan:
 def present(outcome: Outcome) -> Findings:
     """The table of every measure, and what sets each method apart from single evolving LoRA."""
     tests = run_tests(outcome.variants, outcome.plan.pairs, ALL_MEASURES)
-    shown = [test for test in tests if test.measure in (NDCG, THIS_BLOCK, NEXT_BLOCK)]
+    to_reference = [test for test in tests if test.pair.theirs in outcome.plan.references]
+    shown = [test for test in to_reference if test.measure in (NDCG, THIS_BLOCK, NEXT_BLOCK)]
     return Findings(
         [arm_table(outcome, ALL_MEASURES, (DISTANCE, RATIO, SECONDS))],
         tests,

@@ -76,7 +76,8 @@ class Plan:
         has_rivals: whether the rivals without a network are measured beside the arms.
         worlds: what the worlds that arms name are made of.
         notes: what a reader must know to read the numbers, a sentence each.
-        is_open: whether arms may be left out: what is shown of the others stays the same, corrections aside.
+        references: arms that the others are shown against, which may be left out: what is shown of the rest stays the
+            same, corrections aside. Empty: no arm may be left out.
     """
 
     arms: Sequence[Arm]
@@ -85,7 +86,7 @@ class Plan:
     has_rivals: bool = False
     worlds: Mapping[str, World] = field(default_factory=dict)
     notes: Sequence[str] = ()
-    is_open: bool = False
+    references: Sequence[str] = ()
 
     def without(self, names: Sequence[str]) -> "Plan":
         """The plan with fewer arms and their comparisons, which says so in a note.
@@ -94,28 +95,31 @@ class Plan:
             names: of arms, or of worlds for all arms in them.
 
         Raises:
-            ConfigError: the study needs all of its arms, a name is of none, an arm that stays is compared with one that
-                does not, or none stays.
+            ConfigError: the study needs all of its arms, a name is of none, or of what the rest is shown against, or
+                none stays.
         """
         if not names:
             return self
         known = [*self.worlds, *(arm.name for arm in self.arms)]
         for name in names:
-            if not self.is_open:
+            if not self.references:
                 raise ConfigError(f"--without {name}: this study needs all of its configurations.")
             if name not in known:
                 raise ConfigError(f"--without {name}: there is none of this name; there are {', '.join(known)}.")
         arms = [arm for arm in self.arms if arm.name not in names and arm.world not in names]
         if not arms:
             raise ConfigError("--without: no configuration is left.")
-        left = {arm.name for arm in self.arms} - {arm.name for arm in arms}
-        pairs = [pair for pair in self.pairs if pair.ours not in left]
-        for pair in pairs:
-            if pair.theirs in left:
-                raise ConfigError(f"--without: {pair.ours} is compared with {pair.theirs}, which must stay beside it.")
-        worlds = {name: world for name, world in self.worlds.items() if name not in names}
-        notes = [*self.notes, f"Left out: {', '.join(dict.fromkeys(names))}."]
-        return replace(self, arms=arms, pairs=pairs, worlds=worlds, notes=notes)
+        left = {arm.name: arm.world for arm in self.arms if arm not in arms}
+        for reference in self.references:
+            if reference in left and any(arm.world == left[reference] for arm in arms):
+                raise ConfigError(f"--without {reference}: the others are compared with it, so it must stay.")
+        return replace(
+            self,
+            arms=arms,
+            pairs=[pair for pair in self.pairs if pair.ours not in left and pair.theirs not in left],
+            worlds={name: world for name, world in self.worlds.items() if name not in names},
+            notes=[*self.notes, f"Left out: {', '.join(dict.fromkeys(names))}."],
+        )
 
 
 Planner = Callable[[RunConfig, Dataset], Plan]

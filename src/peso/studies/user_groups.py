@@ -17,6 +17,7 @@ def present(outcome: Outcome) -> Findings:
     tables: list[Table] = []
     tests: list[PairedTest] = []
     facts = {}
+    pairs = [pair for pair in outcome.plan.pairs if pair.theirs in outcome.plan.references]
     for group in USER_GROUPS:
         numbers = {
             name: [group_numbers(run.result, group) for run in variant.runs]
@@ -30,7 +31,7 @@ def present(outcome: Outcome) -> Findings:
         counts = [block["groups"][group]["num_targets"] for block in first["blocks"]]
         title = f"{group.capitalize()} users ({', '.join(map(str, counts))} test targets in blocks 1 and later)"
         tables.append(Table(title, ["", *(measure.label for measure in MEASURES)], rows))
-        tests += run_tests(outcome.variants, outcome.plan.pairs, MEASURES, group)
+        tests += run_tests(outcome.variants, pairs, MEASURES, group)
         facts[group] = {
             name: [{"seed": run.result["seed"]} | one for run, one in zip(variant.runs, numbers[name], strict=True)]
             for name, variant in outcome.variants.items()

@@ -16,6 +16,7 @@ def test_tables_of_a_level_by_hand() -> None:
     expected = torch.tensor([[shut, 0.0, shut, 0.0], [shut, shut, shut, shut], [0.0, shut, shut, shut]])
     assert torch.equal(level.closed, expected)
     assert level.children.tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 2, 0, 0, 0]
+    assert not level.is_full
 
 
 def wide_trie(num_codes: int) -> Trie:
@@ -42,7 +43,8 @@ def test_every_way_reads_the_children_that_the_trie_has(num_codes: int) -> None:
         log_probabilities = torch.randn(2, 40, num_codes + 600, generator=generator)
         children = children_of(trie, level, nodes)
         kinds.append(kind(children))
-        found = children.read(log_probabilities)
+        scores = torch.randn(2, 40, generator=generator)
+        found = children.read(log_probabilities, scores)
         width = found.shape[2]
         expected = torch.full_like(found, -torch.inf)
         slots, wanted = [], []
@@ -50,7 +52,7 @@ def test_every_way_reads_the_children_that_the_trie_has(num_codes: int) -> None:
             for child in range(int(offsets[nodes[user, beam]]), int(offsets[nodes[user, beam] + 1])):
                 code = int(codes[child])
                 place = code if children.are_codes else child - int(offsets[nodes[user, beam]])
-                expected[user, beam, place] = log_probabilities[user, beam, code]
+                expected[user, beam, place] = log_probabilities[user, beam, code] + scores[user, beam]
                 if user == 0:
                     slots.append(beam * width + place)
                     wanted.append((code, child))
@@ -69,4 +71,4 @@ def test_tables_are_small_and_not_part_of_the_trie() -> None:
     all_pairs = build_trie(np.stack(np.divmod(np.arange(1 << 16), 256), axis=1), np.arange(1 << 16))
     table = all_pairs.dense_levels[1]
     assert table is not None and torch.equal(table.children, torch.arange(1 << 16))
-    assert table.closed.shape == (256, 256) and not table.closed.any()
+    assert table.closed.shape == (256, 256) and not table.closed.any() and table.is_full

@@ -17,10 +17,12 @@ class DenseLevel:
     Attributes:
         closed: float32 [nodes, codes], 0 where a code leads to a child and -inf where it does not.
         children: int64 [nodes x codes], the child's node number in the next level; 0 where there is none.
+        is_full: whether every code leads to a child at every node.
     """
 
     closed: Tensor
     children: Tensor
+    is_full: bool
 
 
 def dense_level(offsets: Tensor, codes: Tensor, num_codes: int) -> DenseLevel:
@@ -41,4 +43,4 @@ def dense_level(offsets: Tensor, codes: Tensor, num_codes: int) -> DenseLevel:
         children = torch.zeros(num_nodes * num_codes, dtype=torch.int64, device=device)
         closed[cell] = 0.0
         children[cell] = torch.arange(num_children, device=device)
-        return DenseLevel(closed.view(num_nodes, num_codes), children)
+        return DenseLevel(closed.view(num_nodes, num_codes), children, num_children == num_nodes * num_codes)

@@ -26,7 +26,7 @@ class Step:
     Attributes:
         parent: int64 [B, K'], which earlier beam (slot number) each new beam continues.
         code: int64 [B, K'].
-        nodes: int64 [B, K'], node numbers of the next level; 0 in a slot without a beam.
+        nodes: int64 [B, K'], node numbers of the next level; any number in a slot without a beam.
         scores: float32 [B, K'], descending; -inf marks a slot without a beam.
         best_left_out: float32 [B], score of the best child that the width had no room for; -inf if there is none.
     """
@@ -110,54 +110,42 @@ def best_children(
     assert log_probabilities.shape[2] >= trie.num_codes[level]
     nodes = nodes.clamp(0, len(trie.offsets[level]) - 2)  # slots without a beam may hold anything
     children = children_of(trie, level, nodes)
-    child_BKW = children.read(log_probabilities)
-    if renormalise:
-        # The floor keeps a node without any possible child at -inf instead of NaN.
-        normaliser = child_BKW.logsumexp(dim=2, keepdim=True).clamp_min(torch.finfo(child_BKW.dtype).min)
-        child_BKW.sub_(normaliser)
-    width = child_BKW.shape[2]
     if remembered is None:
-        flat = child_BKW.add_(scores[..., None]).flatten(1)
+        of_model = scores
     else:
-        flat = _with_memory(trie, level, nodes, scores, child_BKW, remembered, children.are_codes)
+        # log of what a count of one, and the model's probability times the strength, are worth behind each beam
+        of_count = scores - torch.log(remembered.of_beams(level, nodes) + remembered.strengths[level])
+        of_model = of_count + math.log(remembered.strengths[level])
+    if renormalise:
+        child_BKW = children.read(log_probabilities, torch.zeros_like(scores))
+        # The floor keeps a node without any possible child at -inf instead of NaN.
+        normaliser = child_BKW.logsumexp(dim=2).clamp_min(torch.finfo(child_BKW.dtype).min)
+        child_BKW.add_((of_model - normaliser)[..., None])
+    else:
+        child_BKW = children.read(log_probabilities, of_model)
+    width, flat = child_BKW.shape[2], child_BKW.flatten(1)
+
+    def columns_of(children_of_beams: Tensor, parents: Tensor) -> tuple[Tensor, Tensor]:
+        return _columns(trie, level, nodes, scores, children_of_beams, parents, width, children.are_codes)
+
+    if remembered is not None:
+        columns, is_beam = columns_of(remembered.nodes[level], remembered.parents[level])
+        beam = torch.div(columns, width, rounding_mode="floor")
+        counted = remembered.weights[level].log() + of_count.gather(1, beam)
+        by_model = flat.gather(1, columns)
+        gain = torch.logaddexp(by_model, counted) - by_model
+        flat.scatter_add_(1, columns, gain.masked_fill_(~is_beam, 0.0))
     if dead is not None:
-        columns, is_beam = _columns(
-            trie, level, nodes, scores, dead.nodes[level], dead.parents[level], width, children.are_codes
-        )
+        columns, is_beam = columns_of(dead.nodes[level], dead.parents[level])
         flat.scatter_add_(1, columns, torch.zeros_like(columns, dtype=flat.dtype).masked_fill_(is_beam, _NO_BEAM))
 
     kept = min(beam_width, flat.shape[1])
     best, slot = flat.topk(min(kept + 1, flat.shape[1]), dim=1)
     left_out = best[:, kept] if best.shape[1] > kept else torch.full_like(best[:, 0], _NO_BEAM)
     best, slot = best[:, :kept], slot[:, :kept]
-    is_empty = best.isneginf()
     parent, place = torch.div(slot, width, rounding_mode="floor"), slot.remainder(width)
     code, new_nodes = children.choose(slot, parent, place)
-    return Step(parent, code, new_nodes.masked_fill_(is_empty, 0), best, left_out)
-
-
-def _with_memory(
-    trie: Trie,
-    level: int,
-    nodes: Tensor,
-    scores: Tensor,
-    child_BKW: Tensor,
-    remembered: RememberedNodes,
-    has_codes: bool,
-) -> Tensor:
-    """Scores of all children, [B, K W]: the model's share everywhere, and the counts where there are any."""
-    strength = remembered.strengths[level]
-    # log of what a count of one, and the model's probability times the strength, are worth behind each beam
-    unit = scores - torch.log(remembered.of_beams(level, nodes) + strength)
-    width = child_BKW.shape[2]
-    flat = child_BKW.add_((unit + math.log(strength))[..., None]).flatten(1)
-    columns, is_beam = _columns(
-        trie, level, nodes, scores, remembered.nodes[level], remembered.parents[level], width, has_codes
-    )
-    by_model = flat.gather(1, columns)
-    counted = remembered.weights[level].log() + unit.gather(1, torch.div(columns, width, rounding_mode="floor"))
-    gain = torch.logaddexp(by_model, counted) - by_model
-    return flat.scatter_add_(1, columns, gain.masked_fill_(~is_beam, 0.0))
+    return Step(parent, code, new_nodes, best, left_out)
 
 
 def _columns(

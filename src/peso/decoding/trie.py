@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from peso.decoding.bit_masks import mask_rows
 from peso.decoding.dense_level import DenseLevel, dense_level
 from peso.errors import DataError
 
@@ -80,6 +81,12 @@ class Trie:
 
         levels = enumerate(zip(self.offsets, self.codes, self.num_codes, strict=True))
         return tuple(dense_level(*arrays) if pays(level) else None for level, arrays in levels)
+
+    @cached_property
+    def mask_rows(self) -> tuple[Tensor | None, ...]:
+        """Per level with bit masks, its rows of `peso.decoding.bit_masks`; derived when first needed, not stored."""
+        levels = zip(self.bitmasks, self.offsets, strict=True)
+        return tuple(mask_rows(mask, offsets) if mask.numel() else None for mask, offsets in levels)
 
     @property
     def num_bytes(self) -> int:

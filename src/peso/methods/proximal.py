@@ -12,6 +12,7 @@ straight into the buffer that the optimizer reads.
 Shapes: G groups of one size, N elements of a group.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -111,9 +112,10 @@ def add_divergence_gradient(current_GN: Tensor, anchor_GN: Tensor, gradient_GN: 
 
 
 def _pieces(groups_GN: Tensor) -> Iterator[slice]:
-    """Groups that are worked on together."""
-    num_groups, size = groups_GN.shape
-    step = max(1, _CACHE_ELEMENTS // size) if groups_GN.device.type == "cpu" else num_groups
+    """Groups that are worked on together, about as many in every piece."""
+    num_groups = len(groups_GN)
+    num_pieces = max(1, round(groups_GN.numel() / _CACHE_ELEMENTS)) if groups_GN.device.type == "cpu" else 1
+    step = max(1, math.ceil(num_groups / num_pieces))
     return (slice(start, start + step) for start in range(0, num_groups, step))
 
 

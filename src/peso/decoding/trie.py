@@ -84,9 +84,11 @@ class Trie:
 
     @cached_property
     def mask_rows(self) -> tuple[Tensor | None, ...]:
-        """Per level with bit masks, its rows of `peso.decoding.bit_masks`; derived when first needed, not stored."""
-        levels = zip(self.bitmasks, self.offsets, strict=True)
-        return tuple(mask_rows(mask, offsets) if mask.numel() else None for mask, offsets in levels)
+        """Rows of `peso.decoding.bit_masks` of levels with masks and without tables; derived like these, not stored."""
+        levels = zip(self.bitmasks, self.offsets, self.dense_levels, strict=True)
+        return tuple(
+            mask_rows(mask, offsets) if mask.numel() and dense is None else None for mask, offsets, dense in levels
+        )
 
     @property
     def num_bytes(self) -> int:

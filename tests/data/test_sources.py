@@ -220,12 +220,13 @@ def test_bad_rows_change_nothing_in_the_others(records: list[str]) -> None:
 
 
 def test_reading_takes_time_in_proportion_to_bad_rows() -> None:
-    seconds = []
-    for num_rows in (2_000, 32_000):
+    def seconds(num_rows: int) -> float:
         start = time.process_time()
         assert len(_read_carefully("1,2,3\n" * num_rows, 1).bad) == num_rows
-        seconds.append(time.process_time() - start)
-    assert seconds[1] < 60 * seconds[0]  # 16 times is what it should be, the square 256
+        return time.process_time() - start
+
+    few, many = (min(seconds(num_rows) for _ in range(3)) for num_rows in (4_000, 64_000))
+    assert many < 60 * few  # 16 times is what it should be, the square 256
 
 
 @settings(max_examples=100, deadline=None)

@@ -9,7 +9,7 @@ import polars as pl
 import psutil
 import pytest
 
-from clusters import Refusing, kill_one, local_cluster
+from clusters import MAX_SECONDS, Refusing, kill_one, local_cluster
 from peso.data.item_times import save_item_times
 from peso.data.simulate import SimulationSettings, simulate
 from peso.data.storage import load_dataset, save_dataset
@@ -64,7 +64,7 @@ def test_lists_are_those_of_one_process_even_if_an_actor_is_killed(
         running = pool.submit(recommend_in_pool, ours, Pool(num_workers=1))
         dead = kill_one(ACTOR, when=lambda: ours.part(3).exists())
         num_open = len(ours.open_shards())
-        output = running.result(timeout=120)
+        output = running.result(timeout=MAX_SECONDS)
     assert num_open > 10, "it was killed in the middle"
     assert not psutil.pid_exists(dead)
     assert len(alone) == 400 // SHARD_USERS + 1
@@ -97,7 +97,7 @@ def test_a_run_is_that_of_one_process_even_if_a_worker_is_killed(tmp_path: Path)
         running = pool.submit(run_stream_in_pool, workspace, chosen, Pool(num_workers=2))
         kill_one(WORKER, when=lambda: any(workspace.glob("runs/*/checkpoint_block_1.safetensors")))
         assert not any(workspace.glob("runs/*/result.json")), "it was killed in the middle"
-        folder = running.result(timeout=200)
+        folder = running.result(timeout=MAX_SECONDS)
     assert_same_run(folder, alone)
     with pytest.raises(WorkspaceError, match="is finished already"):
         run_stream_in_pool(workspace, chosen, Pool(num_workers=2))

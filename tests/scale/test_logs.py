@@ -14,7 +14,7 @@ import psutil
 import pytest
 import zstandard
 
-from clusters import kill_one, local_cluster
+from clusters import MAX_SECONDS, kill_one, local_cluster
 from peso.data.importing import ImportRules, make_dataset
 from peso.data.sources.bad_rows import REJECTS_FILE, collect_rejects
 from peso.data.sources.log_reader import LogReader, ReadLog, read_log
@@ -205,7 +205,7 @@ def test_a_killed_worker_leaves_the_same(tmp_path: Path, cluster: None) -> None:
         running = pool.submit(imported, folder, world, in_pool(world, num_workers=1))
         dead = kill_one("ray::MapWorker", when=lambda: len(list(world.glob(".tmp-import-*/*.jsonl"))) > 4)
         num_done = len(list(world.glob(".tmp-import-*/*.jsonl")))
-        assert running.result(timeout=120) == alone
+        assert running.result(timeout=MAX_SECONDS) == alone
     parts = RawLog(tuple(sorted(folder.iterdir())), TableLayout(COLUMNS)).parts(SMALL)
     assert num_done < len(parts) - 50, "it was killed in the middle"
     assert not psutil.pid_exists(dead)

@@ -96,10 +96,8 @@ def _ranked_items(trie: Trie, nodes: Tensor, scores: Tensor, bound: Tensor, num_
     if scores.shape[1] > num_results:
         bound = torch.maximum(bound, scores[:, num_results])
     kept = min(num_results, scores.shape[1])
-    scores, leaves = (
-        scores[:, :kept],
-        nodes[:, :kept].clamp(0, trie.num_items - 1),
-    )  # slots without a beam hold anything
+    scores = scores[:, :kept]
+    leaves = nodes[:, :kept].clamp(0, trie.num_items - 1)  # slots without a beam hold anything
     items = trie.leaf_items[leaves].long().masked_fill(torch.isinf(scores), -1)
     missing = num_results - kept
     return BeamResult(

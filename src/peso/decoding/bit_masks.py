@@ -2,8 +2,8 @@
 
 Bit c % 64 of word c // 64 is set where code c leads to a child (on little-endian machines). The number of a child is
 that of the first child of its word, plus the set bits below its own. A search reads both from one row per node, a table
-that is derived when a search first needs it and no part of a trie's file: twice as large as the masks, which have at
-most eight bytes per item.
+that is derived when a search first needs it and no part of a trie's file. It is twice as large as the masks in whole
+words; as these have at most eight bytes per item, it stays under 29 (under 17 where codes fill their words).
 """
 
 from functools import lru_cache

@@ -1,5 +1,6 @@
 """What choosing real items costs at every level of a beam search, beside a top-k over all codes without a trie."""
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,10 +30,13 @@ class Level:
     log_probabilities: Tensor
 
 
-def constraint_seconds(trie: Trie, num_users: int, beam_width: int, num_codes: int, turns: int) -> Comparison:
-    """Seconds of all levels of one search, `with_trie` and `without_trie`; both read the same scores in turns.
+def compare_with_decoding(
+    decode: Callable[[], float], trie: Trie, num_users: int, beam_width: int, num_codes: int, turns: int
+) -> Comparison:
+    """Seconds of `decode`, and of choosing at all levels of one search `with_trie` and `without_trie`, by turns.
 
     Args:
+        decode: decodes one batch and returns its seconds.
         trie: the catalogue, on the device to measure.
         num_users: users of the batch B.
         beam_width: beams per user K.
@@ -43,10 +47,17 @@ def constraint_seconds(trie: Trie, num_users: int, beam_width: int, num_codes: i
     with_trie = _recorded(lambda: _choose(trie, levels, beam_width), trie.device)
     without_trie = _recorded(lambda: _choose_freely(levels, beam_width), trie.device)
     sides = {
+        "decode": decode,
         "with_trie": per_unit(with_trie, STEPS_PER_TURN),
         "without_trie": per_unit(without_trie, STEPS_PER_TURN),
     }
     return compare(sides, turns)
+
+
+def overhead_of(comparison: Comparison) -> float:
+    """The trie's extra time as a share of decoding, each turn by itself; the median of these shares."""
+    sides = (comparison.measured[side] for side in ("with_trie", "without_trie", "decode"))
+    return statistics.median((chosen - freely) / decoded for chosen, freely, decoded in zip(*sides, strict=True))
 
 
 def _random_levels(trie: Trie, num_users: int, beam_width: int, num_codes: int) -> list[Level]:

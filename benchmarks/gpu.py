@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.agreement import agreement
-from benchmarks.constraint import constraint_seconds
+from benchmarks.constraint import compare_with_decoding, overhead_of
 from benchmarks.harness import Outcome, Target, run_benchmark, seconds_of
 from benchmarks.world import load_world
 from peso.config import AdapterConfig, DecodingConfig, TrainingConfig
@@ -145,14 +145,17 @@ def decode(engine: Engine, users: int, batches: int) -> dict[str, Any]:
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     recommender.recommend(prompts, trie)
-    seconds = seconds_of(lambda: recommender.recommend(prompts, trie))
+
+    def seconds_of_a_batch() -> float:
+        return seconds_of(lambda: recommender.recommend(prompts, trie)) * users / len(prompts)
+
     num_codes = max(engine.materials.semantic_ids.level_sizes)
-    steps = constraint_seconds(trie.to(engine.reader.model.device), users, BEAM_WIDTH, num_codes, TURNS)
-    extra = steps.median("with_trie") - steps.median("without_trie")
+    trie_there = trie.to(engine.reader.model.device)
+    steps = compare_with_decoding(seconds_of_a_batch, trie_there, users, BEAM_WIDTH, num_codes, TURNS)
     return {
         "users": len(prompts),
-        "users_per_second": len(prompts) / seconds,
-        "share_of_time_in_constraint": extra / (seconds * users / len(prompts)),
+        "users_per_second": users / steps.median("decode"),
+        "share_of_time_in_constraint": overhead_of(steps),
         "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
     }
 

@@ -17,7 +17,7 @@ def test_rows_of_a_level_by_hand() -> None:
     bitmask[0, 0], bitmask[0, 7], bitmask[0, 8] = 0b10, 0b1000_0000, 0b100_0001
     bitmask[2, 0] = 0b100
     rows = mask_rows(bitmask, torch.tensor([0, 4, 4, 5], dtype=torch.int32))
-    assert rows.tolist() == [[2 - 2**63, 0b100_0001, 0, 2], [0, 0, 4, 4], [4, 0, 4, 5]]
+    assert rows.tolist() == [[[2 - 2**63, 0], [0b100_0001, 2]], [[0, 4], [0, 4]], [[4, 4], [0, 5]]]
 
 
 @given(values=WORDS)

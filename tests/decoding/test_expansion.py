@@ -85,9 +85,10 @@ def test_a_step_equals_brute_force(
     log_probabilities = torch.from_numpy(generator.normal(size=shape)).float().round(decimals=0 if ties else 5)
     excluded = padded_exclusions(generator, items, num_users)
     dead = dead_nodes(trie, excluded) if excludes else None
-    # Slots without a beam may hold anything.
-    given_nodes = torch.where(torch.isinf(scores), nodes if seed % 2 else 10**6, nodes)
+    # Slots without a beam may hold any node.
+    given_nodes = torch.where(torch.isinf(scores), nodes if seed % 2 else len(names[level]) - 1, nodes)
     step = best_children(trie, level, given_nodes, scores, log_probabilities, beam_width, dead, renormalise)
+    assert 0 <= step.nodes.min() and step.nodes.max() < len(names[level + 1])  # also where there is no beam
 
     for user in range(num_users):
         forbidden = dead_prefixes(codes, items, excluded[user].numpy(), level + 1) if excludes else set()

@@ -97,8 +97,7 @@ def _ranked_items(trie: Trie, nodes: Tensor, scores: Tensor, bound: Tensor, num_
         bound = torch.maximum(bound, scores[:, num_results])
     kept = min(num_results, scores.shape[1])
     scores = scores[:, :kept]
-    leaves = nodes[:, :kept].clamp(0, trie.num_items - 1)  # slots without a beam hold anything
-    items = trie.leaf_items[leaves].long().masked_fill(torch.isinf(scores), -1)
+    items = trie.leaf_items[nodes[:, :kept]].long().masked_fill(torch.isinf(scores), -1)
     missing = num_results - kept
     return BeamResult(
         functional.pad(items, (0, missing), value=-1), functional.pad(scores, (0, missing), value=_NO_BEAM), bound

@@ -19,21 +19,21 @@ _BITS_OF_MINUS_INFINITY = -(1 << 23)  # of a float32, as an int32
 
 
 def mask_rows(bitmask: Tensor, offsets: Tensor) -> Tensor:
-    """The words of each node of a level, and beside them the first child of each word.
+    """The words of each node of a level, and beside each word its first child.
 
     Args:
         bitmask: uint8 [nodes, bytes]; bit i of byte j belongs to code 8 j + i.
         offsets: integers [nodes, and one more], where each node's children start; see `Trie.offsets`.
 
     Returns:
-        int64 [nodes, 2 words]: words, then children.
+        int64 [nodes, words, 2]: a word, and a child.
     """
     # Outside inference mode, for the table outlives the search that first needs it.
     with torch.inference_mode(False):
         words = functional.pad(bitmask, (0, -bitmask.shape[1] % (WORD_BITS // 8))).view(torch.int64)
         num_children = num_set_bits(words.clone())
         first_child = num_children.cumsum(1).sub_(num_children).add_(offsets[:-1, None])
-        return torch.cat([words, first_child], dim=1)
+        return torch.stack([words, first_child], dim=2)
 
 
 def closed_of(words: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class Children(Protocol):
         ...
 
     def choose(self, slot: Tensor, parent: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes and node numbers of some children; slots without a child give any.
+        """Codes and node numbers of some children; a slot without a child gives any code and any node that exists.
 
         Args:
             slot: int64 [B, K'], columns of [B, K W].
@@ -66,7 +66,8 @@ def children_of(trie: Trie, level: int, nodes: Tensor) -> Children:
         return _Dense(dense, nodes)
     mask_rows = trie.mask_rows[level]
     if mask_rows is not None:
-        return _Masked(trie.num_codes[level], mask_rows.index_select(0, nodes.flatten()).view(*nodes.shape, -1))
+        rows = mask_rows.index_select(0, nodes.flatten()).view(*nodes.shape, -1, 2)
+        return _Masked(trie.num_codes[level], rows, len(trie.codes[level]) - 1)
     return _rows_of(trie, level, nodes)
 
 
@@ -77,7 +78,7 @@ class _Dense:
     are_codes: bool = True
 
     def read(self, log_probabilities: Tensor, scores: Tensor) -> Tensor:
-        closed, beam_score = self.level.closed, scores[..., None]
+        closed, beam_score = self.level.closed, scores.unsqueeze(2)
         log_probabilities = _first(log_probabilities, closed.shape[1])
         if self.level.is_full:
             return log_probabilities + beam_score
@@ -94,46 +95,52 @@ class _Dense:
 @dataclass(frozen=True, eq=False)
 class _Masked:
     num_codes: int
-    rows: Tensor  # int64 [B, K, 2 words]
+    rows: Tensor  # int64 [B, K, words, 2]
+    last_child: int
     are_codes: bool = True
 
     def read(self, log_probabilities: Tensor, scores: Tensor) -> Tensor:
-        closed = closed_of(self.rows[..., : self.rows.shape[2] // 2])
-        return _first(closed, self.num_codes).add_(_first(log_probabilities, self.num_codes)).add_(scores[..., None])
+        closed = _first(closed_of(self.rows.select(3, 0)), self.num_codes)
+        return closed.add_(_first(log_probabilities, self.num_codes)).add_(scores.unsqueeze(2))
 
     def choose(self, slot: Tensor, parent: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        num_words = self.rows.shape[2] // 2
-        cell, rows = (parent * (2 * num_words)).add_(place >> WORD_SHIFT), self.rows.flatten(1)
-        before = rows.gather(1, cell).bitwise_and_(bits_below(cell.device).take(place & (WORD_BITS - 1)))
-        return place, rows.gather(1, cell.add_(num_words)).add_(num_set_bits(before))
+        num_words = self.rows.shape[2]
+        if self.num_codes == num_words * WORD_BITS:
+            cell = slot >> WORD_SHIFT
+        else:
+            cell = (parent * num_words).add_(place >> WORD_SHIFT)
+        word, first_child = self.rows.flatten(1, 2).gather(1, cell.unsqueeze(2).expand(-1, -1, 2)).unbind(2)
+        before = word & bits_below(cell.device).take(place & (WORD_BITS - 1))
+        # Behind the last child there is none to count.
+        return place, num_set_bits(before).add(first_child).clamp_(max=self.last_child)
 
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    starts: Tensor  # integers [B, K], the first child of each node
+    numbers: Tensor  # integers [B, K, W], the children of each node, then any nodes
     codes: Tensor  # int64 [B, K, W]
     closed: Tensor  # float32 [B, K, W], 0 for a child and -inf behind the last one
     are_codes: bool = False
 
     def read(self, log_probabilities: Tensor, scores: Tensor) -> Tensor:
-        return log_probabilities.gather(2, self.codes).add_(self.closed).add_(scores[..., None])
+        return log_probabilities.gather(2, self.codes).add_(self.closed).add_(scores.unsqueeze(2))
 
     def choose(self, slot: Tensor, parent: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        return self.codes.flatten(1).gather(1, slot), self.starts.gather(1, parent) + place
+        return self.codes.flatten(1).gather(1, slot), self.numbers.flatten(1).gather(1, slot).long()
 
 
 def _rows_of(trie: Trie, level: int, nodes: Tensor) -> _Rows:
     offsets, codes = trie.offsets[level], trie.codes[level]
     bounds = offsets.unfold(0, 2, 1).index_select(0, nodes.flatten())
     starts, ends = bounds.view(*nodes.shape, 2).unbind(2)
-    num_children = ends - starts
+    minus_num_children = starts - ends
     is_cpu = nodes.device.type == "cpu"
-    width = int(num_children.max()) if is_cpu else trie.max_children[level]
+    width = -int(minus_num_children.min()) if is_cpu else trie.max_children[level]
     place, closed_by_number = _row(width, starts.dtype, nodes.device)
-    numbers = starts[..., None] + place
-    row_codes = codes.index_select(0, numbers.clamp_(max=len(codes) - 1).flatten()).view(numbers.shape).long()
-    closed = closed_by_number.index_select(0, (width - num_children).flatten()).view(numbers.shape)
-    return _Rows(starts, row_codes, closed)
+    numbers = (starts.unsqueeze(2) + place).clamp_(max=len(codes) - 1)
+    row_codes = codes.index_select(0, numbers.flatten()).view(numbers.shape).long()
+    closed = closed_by_number.index_select(0, minus_num_children.add_(width).flatten()).view(numbers.shape)
+    return _Rows(numbers, row_codes, closed)
 
 
 def _first(values: Tensor, num_columns: int) -> Tensor:

@@ -26,7 +26,7 @@ class Step:
     Attributes:
         parent: int64 [B, K'], which earlier beam (slot number) each new beam continues.
         code: int64 [B, K'].
-        nodes: int64 [B, K'], node numbers of the next level; any number in a slot without a beam.
+        nodes: int64 [B, K'], nodes of the next level; any of them in a slot without a beam.
         scores: float32 [B, K'], descending; -inf marks a slot without a beam.
         best_left_out: float32 [B], score of the best child that the width had no room for; -inf if there is none.
     """
@@ -96,7 +96,7 @@ def best_children(
     Args:
         trie: the items that may be named.
         level: the beams' level.
-        nodes: int64 [B, K], the beams' nodes, distinct within a user; ignored where there is no beam.
+        nodes: int64 [B, K], the beams' nodes, distinct within a user; any node of the level where there is no beam.
         scores: float32 [B, K], log-probabilities in nats; -inf where there is no beam.
         log_probabilities: float32 [B, K, C], of the level's codes; C is at least the trie's number of codes.
         beam_width: beams to keep per user.
@@ -108,7 +108,6 @@ def best_children(
         K' = min(beam_width, K W) beams per user.
     """
     assert log_probabilities.shape[2] >= trie.num_codes[level]
-    nodes = nodes.clamp(0, len(trie.offsets[level]) - 2)  # slots without a beam may hold anything
     children = children_of(trie, level, nodes)
     if remembered is None:
         of_model = scores
@@ -120,7 +119,7 @@ def best_children(
         child_BKW = children.read(log_probabilities, torch.zeros_like(scores))
         # The floor keeps a node without any possible child at -inf instead of NaN.
         normaliser = child_BKW.logsumexp(dim=2).clamp_min(torch.finfo(child_BKW.dtype).min)
-        child_BKW.add_((of_model - normaliser)[..., None])
+        child_BKW.add_((of_model - normaliser).unsqueeze(2))
     else:
         child_BKW = children.read(log_probabilities, of_model)
     width, flat = child_BKW.shape[2], child_BKW.flatten(1)
@@ -140,9 +139,12 @@ def best_children(
         flat.scatter_add_(1, columns, torch.zeros_like(columns, dtype=flat.dtype).masked_fill_(is_beam, _NO_BEAM))
 
     kept = min(beam_width, flat.shape[1])
-    best, slot = flat.topk(min(kept + 1, flat.shape[1]), dim=1)
-    left_out = best[:, kept] if best.shape[1] > kept else torch.full_like(best[:, 0], _NO_BEAM)
-    best, slot = best[:, :kept], slot[:, :kept]
+    if flat.shape[1] > kept:
+        best, slot = flat.topk(kept + 1, dim=1)
+        left_out, best, slot = best.select(1, kept), best.narrow(1, 0, kept), slot.narrow(1, 0, kept)
+    else:
+        best, slot = flat.topk(kept, dim=1)
+        left_out = torch.full_like(best[:, 0], _NO_BEAM)
     parent, place = torch.div(slot, width, rounding_mode="floor"), slot.remainder(width)
     code, new_nodes = children.choose(slot, parent, place)
     return Step(parent, code, new_nodes, best, left_out)

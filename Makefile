@@ -40,7 +40,7 @@ types: install
 	$(BIN)/mypy
 
 unit: install  ## a process per core, each with one thread
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 bench: install  ## speed, against the stock libraries; about twenty minutes on two quiet cores
 	mkdir -p $(ENGINE)

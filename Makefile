@@ -27,8 +27,9 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "peso needs Python 3.11 or newer; set PYTHON=..."'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench,dev,fsq,scale,text]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[bench,dev,fsq,scale,text]'
+	-$(BIN)/python -m compileall -qq --workers 0 -x py312_intrinsics $(VENV)/lib  # pip would, on one core
 	touch $(STAMP)
 
 lint: install
@@ -37,7 +38,7 @@ lint: install
 	$(BIN)/lint-imports
 
 types: install
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 
 unit: install  ## a process per core, each with one thread
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder

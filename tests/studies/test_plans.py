@@ -118,7 +118,7 @@ def test_arms_and_worlds_may_be_left_out() -> None:
 @pytest.mark.parametrize(
     ("study", "names", "message"),
     [
-        ("table2", ["pezo"], "--without pezo: there is none of this name; there are frozen, single, peso, "),
+        ("table2", ["pezo"], "--without pezo: there is none of this name; there are frozen; single; peso; "),
         ("table2", ["single"], "--without single: the others are compared with it"),
         ("drift", ["default: single"], "--without default: single: the others are compared with it"),
         ("gap", ["single"], "this study needs all of its configurations"),

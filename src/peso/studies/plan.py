@@ -105,7 +105,7 @@ class Plan:
             if not self.references:
                 raise ConfigError(f"--without {name}: this study needs all of its configurations.")
             if name not in known:
-                raise ConfigError(f"--without {name}: there is none of this name; there are {', '.join(known)}.")
+                raise ConfigError(f"--without {name}: there is none of this name; there are {'; '.join(known)}.")
         arms = [arm for arm in self.arms if arm.name not in names and arm.world not in names]
         if not arms:
             raise ConfigError("--without: no configuration is left.")

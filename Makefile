@@ -43,7 +43,7 @@ types: install
 unit: install  ## a process per core, each with one thread
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-bench: install  ## speed, against the stock libraries; about twenty minutes on two quiet cores
+bench: install  ## speed, against the stock libraries; about half an hour on two quiet cores
 	mkdir -p $(ENGINE)
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --output $(ENGINE)/$$name.json || exit 1; done
 	$(BIN)/python -m benchmarks.engine_page $(ENGINE)

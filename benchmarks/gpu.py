@@ -144,7 +144,6 @@ def decode(engine: Engine, users: int, batches: int) -> dict[str, Any]:
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    recommender.recommend(prompts, trie)
 
     def seconds_of_a_batch() -> float:
         return seconds_of(lambda: recommender.recommend(prompts, trie)) * users / len(prompts)

@@ -104,11 +104,7 @@ class _Masked:
         return closed.add_(_first(log_probabilities, self.num_codes)).add_(scores.unsqueeze(2))
 
     def choose(self, slot: Tensor, parent: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        num_words = self.rows.shape[2]
-        if self.num_codes == num_words * WORD_BITS:
-            cell = slot >> WORD_SHIFT
-        else:
-            cell = (parent * num_words).add_(place >> WORD_SHIFT)
+        cell = (parent * self.rows.shape[2]).add_(place >> WORD_SHIFT)
         word, first_child = self.rows.flatten(1, 2).gather(1, cell.unsqueeze(2).expand(-1, -1, 2)).unbind(2)
         before = word & bits_below(cell.device).take(place & (WORD_BITS - 1))
         # Behind the last child there is none to count.

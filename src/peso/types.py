@@ -81,6 +81,7 @@ StudyName = Literal[
     "fig3",
     "fig4",
     "anchor",
+    "averaging",
     "matrix",
     "capacity",
     "gap",

@@ -37,10 +37,12 @@ METRICS = [metric for metric in get_args(MetricName) if metric != "softmax"]
 VARIANTS: dict[str, dict[str, Any]] = {method: {"method": method} for method in METHODS} | {
     "sum_lora latest fresh": {"method": "sum_lora", "cumulative": {"past": "latest", "start": "fresh"}},
     "sd_lora latest": {"method": "sd_lora", "cumulative": {"past": "latest"}},
+    "peso most of the way": {"method": "peso", "proximal": {"share": 0.9}},
     "peso per rank": {"method": "peso", "proximal": {"form": "per_rank"}},
     **{f"peso {metric}": {"method": "peso", "proximal": {"metric": metric}} for metric in METRICS},
     # A handful of steps on a tiny world: the default rate is one for hundreds.
     "full": {"method": "full", "full": {"learning_rate": 1e-3}},
+    "full, averaged": {"method": "full", "full": {"learning_rate": 1e-3, "share": "auto"}},
 }
 RANKS = {"sum_lora": 3 * RANK, "sum_lora latest fresh": 2 * RANK, "sd_lora": 3 * RANK, "sd_lora latest": 2 * RANK}
 RANKS |= {"inf_lora": 3 * RANK, "lsat": 2 * RANK}

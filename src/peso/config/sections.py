@@ -184,6 +184,9 @@ DEFAULT_STRENGTHS: dict[ProximalForm, float] = {
 """Of each form; those of "paper" and "official" are the paper's."""
 
 
+Share = Annotated[float, Field(gt=0, le=1)] | Literal["auto"]
+
+
 class ProximalConfig(Section):
     """What anchors the adapter to its previous state in PESO (Eq. 12); ignored by other methods."""
 
@@ -194,6 +197,11 @@ class ProximalConfig(Section):
     strength: Annotated[float, Field(ge=0)] | Literal["auto"] | None = Field(None, validate_default=True)
     """The factor lambda; 0 equals the method "single" bit for bit. Left out, it is the form's own default; "auto"
     chooses it per block by the loss of the block's validation targets (see `peso.training.strength_search`)."""
+    share: Share | None = Field(None, validate_default=True)
+    """How much of the way from the previous version to where training ends a version goes: one more proximal step, on
+    all that was trained at once (see `peso.training.averaging`). 1 goes all of it, as the paper does; "auto" chooses it
+    per block by the loss of the block's validation targets. Left out, it is "auto" for "decoupled" at a strength above
+    0, and 1 otherwise."""
     metric: MetricName = "softmax"
     """What "decoupled" measures distance by: "softmax", the paper's, of A, B and token rows; "identity"; "fisher", the
     mean squared gradients of the block's training targets; "kronecker", second moments of inputs and output gradients
@@ -204,6 +212,13 @@ class ProximalConfig(Section):
     @classmethod
     def _default_of_form(cls, value: float | str | None, info: ValidationInfo) -> float | str | None:
         return DEFAULT_STRENGTHS[info.data["form"]] if value is None and "form" in info.data else value
+
+    @field_validator("share")
+    @classmethod
+    def _default_share(cls, value: float | str | None, info: ValidationInfo) -> float | str | None:
+        if value is not None:
+            return value
+        return "auto" if info.data.get("form") == "decoupled" and info.data.get("strength") != 0 else 1.0
 
 
 class CumulativeConfig(Section):
@@ -246,8 +261,12 @@ class ReplayConfig(Section):
 class FullConfig(Section):
     """How the method "full" trains a whole backbone; ignored by others."""
 
+    UNNAMED: ClassVar[tuple[str, ...]] = ("share",)
+
     learning_rate: float = Field(3e-4, gt=0)
     """Peak learning rate of all weights on later blocks."""
+    share: Share = 1.0
+    """As `proximal.share`, of all weights."""
 
 
 class DecodingConfig(Section):

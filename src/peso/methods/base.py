@@ -116,6 +116,11 @@ class ContinualMethod:
     trains: ClassVar[Trains] = "adapter"
     """What later blocks change."""
 
+    @property
+    def share(self) -> float | Literal["auto"]:
+        """How much of the way from where a leg starts to where its training ends a version goes; 1 is all of it."""
+        return 1.0
+
     def candidates(self) -> Mapping[float, "ContinualMethod"]:
         """The same method with every strength that the block may choose from, 0 among them; empty if it has its own.
 

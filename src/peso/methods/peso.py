@@ -1,6 +1,7 @@
 """PESO: one evolving LoRA, anchored to its previous state."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from torch import Tensor
 
@@ -28,13 +29,19 @@ class Peso(ContinualMethod):
         assert config.strength is not None, "a checked configuration has a strength"
         self._config, self._form = config, config.form
 
+    @property
+    def share(self) -> float | Literal["auto"]:
+        """As configured."""
+        assert self._config.share is not None, "a checked configuration has a share"
+        return self._config.share
+
     def candidates(self) -> Mapping[float, ContinualMethod]:
         """For "auto", 0 and multiples of the form's default strength."""
         if self._config.strength != "auto":
             return {}
-        form, metric = self._form, self._config.metric
-        strengths = [multiple * DEFAULT_STRENGTHS[form] for multiple in AUTO_MULTIPLES]
-        return {one: Peso(ProximalConfig(form=form, strength=one, metric=metric)) for one in strengths}
+        strengths = [multiple * DEFAULT_STRENGTHS[self._form] for multiple in AUTO_MULTIPLES]
+        free = {"strength": 0.0, "share": 1.0}  # the method "single"
+        return {one: Peso(self._config.model_copy(update={"strength": one} if one else free)) for one in strengths}
 
     @property
     def _strength(self) -> float:

@@ -31,7 +31,7 @@ METHODS: dict[MethodName, Callable[[RunConfig], ContinualMethod]] = {
     "output_kl": lambda config: OutputKl(config.output_kl, config.adapter.lora_alpha / config.adapter.r),
     "replay": lambda config: Replay(config.replay),
     "retrain": lambda config: Retrain(),
-    "full": lambda config: Full(),
+    "full": lambda config: Full(config.full),
 }
 
 

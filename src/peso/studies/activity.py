@@ -126,7 +126,8 @@ def measure_activity(
         free, without = _first_update(materials, base, Single())
         for form, strengths in STRENGTHS.items():
             for strength in strengths:
-                held, update = _first_update(materials, base, Peso(ProximalConfig(form=form, strength=strength)))
+                anchor = ProximalConfig(form=form, strength=strength, share=1.0)
+                held, update = _first_update(materials, base, Peso(anchor))
                 ratios = [epoch["gradient_ratio"] for epoch in update.epochs]
                 way = _distance(free, before)
                 activities.append(

@@ -34,7 +34,7 @@ def plan_rivals(config: RunConfig, dataset: Dataset) -> Plan:
 
     proximal = config.proximal
     strength = proximal.strength if proximal.form == FORM else DEFAULT_STRENGTHS[FORM]
-    anchor = {"proximal": {"form": FORM, "strength": strength}}
+    anchor = {"proximal": {"form": FORM, "strength": strength, "share": 1.0}}
     for method, prefix in (("single", ""), ("peso", "anchor + ")):
         held = anchor if method == "peso" else {}
         for decay in WEIGHT_DECAYS:
@@ -44,7 +44,7 @@ def plan_rivals(config: RunConfig, dataset: Dataset) -> Plan:
             arm = method_arm(method, training=scaled_rates(config, factor), **held)
             add(f"{prefix}learning rate", factor, f"{method}, rate x{factor:g}", arm)
     for strength in STRENGTHS:
-        arm = method_arm("peso", proximal={"form": FORM, "strength": strength})
+        arm = method_arm("peso", proximal={"form": FORM, "strength": strength, "share": 1.0})
         add("anchor", strength, f"peso, strength {strength:g}", arm)
     notes = [
         "The configuration of a family that is compared is the one with the least validation loss, mean over later "

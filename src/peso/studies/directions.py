@@ -31,7 +31,7 @@ def plan_directions(config: RunConfig, dataset: Dataset) -> Plan:
     for strength in STRENGTHS:
         arm = method_arm("peso", proximal=anchored_by(TERM, strength))
         arms.append(Arm(f"peso, {TERM} {strength:g}", arm.overrides))
-    pull = {"form": "decoupled", "strength": DEFAULT_STRENGTHS["decoupled"]}
+    pull = anchored_by("decoupled", DEFAULT_STRENGTHS["decoupled"])
     arms.append(Arm(PULL, method_arm("peso", proximal=pull).overrides))
     notes = [
         f"Directions: the generalised eigenvectors of the second moment of the gradients of {NUM_EXAMPLES} training "

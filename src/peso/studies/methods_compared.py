@@ -37,8 +37,12 @@ def method_arm(method: str, **overrides: Any) -> Arm:
 
 
 def anchored_by(form: ProximalForm, strength: float) -> dict[str, Any]:
-    """The section `proximal` of a form; only the decoupled pull measures by what the base configuration says."""
-    return {"form": form, "strength": strength} | ({} if form == "decoupled" else {"metric": PAPERS_METRIC})
+    """The section `proximal` of a form by itself; only the decoupled pull measures by what the base configuration says.
+
+    Versions go all the way to where training ends.
+    """
+    alone = {"form": form, "strength": strength, "share": 1.0}
+    return alone | ({} if form == "decoupled" else {"metric": PAPERS_METRIC})
 
 
 def against_reference(arms: Sequence[Arm], notes: Sequence[str], has_rivals: bool = False) -> Plan:

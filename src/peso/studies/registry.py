@@ -11,6 +11,7 @@ from peso.data.simulate import SimulationSettings
 from peso.data.storage import load_dataset
 from peso.errors import DataError, WorkspaceError
 from peso.studies.anchor import ANCHOR
+from peso.studies.averaging import AVERAGING_STUDY
 from peso.studies.capacity import CAPACITY
 from peso.studies.curves import FIGURE_3, FIGURE_4
 from peso.studies.directions import DIRECTIONS
@@ -37,6 +38,7 @@ STUDIES: dict[StudyName, Study] = {
         FIGURE_3,
         FIGURE_4,
         ANCHOR,
+        AVERAGING_STUDY,
         MATRIX,
         CAPACITY,
         GAP,

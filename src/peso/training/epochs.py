@@ -22,6 +22,7 @@ class EpochRecord:
             |its gradient| / |gradient of the cross-entropy| on the penalised parameters, of a pull |its move| / |the
             optimizer's move since the pull before| on all; at every 32nd step, None without either.
         seconds: training time, validation included.
+        share: how much of the way from where the stage started to where the epoch ended its version goes.
     """
 
     block: int
@@ -30,6 +31,7 @@ class EpochRecord:
     valid_loss: float | None
     gradient_ratio: float | None
     seconds: float
+    share: float = 1.0
 
 
 def kept_epoch(records: Sequence[EpochRecord]) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -41,6 +42,8 @@ class Stage:
         penalised_part: the part whose gradient the penalty adds to.
         add_penalty: does so, after the gradient of the cross-entropy was clipped; None where there is no penalty.
         pull: follows the optimizer's steps (see `PulledSteps`).
+        share: how much of the way from where the stage starts to where training is an epoch's version goes; "auto"
+            chooses it after the last epoch by the validation loss.
         tokens_of_a_pass: what a pass costs besides its tokens, in tokens: batches are cut into passes where padding
             costs more. 0 never cuts.
         rate_keys: the key of the configuration that sets each part's rate, for who must lower it.
@@ -62,6 +65,7 @@ class Stage:
     penalised_part: str = ""
     add_penalty: AddPenalty | None = None
     pull: Pull | None = None
+    share: float | Literal["auto"] = 1.0
     tokens_of_a_pass: int = 0
     rate_keys: Mapping[str, str] = field(default_factory=dict)
 

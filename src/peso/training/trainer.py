@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from peso.lm.likelihood import CodeLikelihood
 from peso.seeding import derive_seed
+from peso.training.averaging import averaged, best_share, first_share
 from peso.training.checkpoints import load_checkpoint, save_checkpoint
 from peso.training.code_losses import mean_loss
 from peso.training.epochs import EpochRecord, kept_epoch
@@ -57,6 +58,7 @@ def train_stage(
     optimizer = FlatOptimizer(
         stage.parts, stage.learning_rates, stage.weight_decay, sum(map(len, plan)), stage.training.warmup_fraction
     )
+    starts = {name: part.snapshot() for name, part in stage.parts.items()} if stage.share != 1 else {}
     records: list[EpochRecord] = []
     best: dict[str, Tensor] = {}
     loaded = load_checkpoint(checkpoint, stage.key)
@@ -66,6 +68,10 @@ def train_stage(
         best = {name: loaded[1][f"{name}.best"] for name in stage.parts}
         log.info("%s: continuing after epoch %d", stage.name, len(records))
 
+    def loss_at(share: float) -> float:
+        with averaged(stage.parts, starts, share):
+            return mean_loss(model, likelihood, stage.builder, stage.valid_rows)
+
     if not len(stage.valid_rows):
         log.info("%s: no validation targets (no user has three events); the last epoch is kept", stage.name)
     for epoch in range(len(records), stage.epochs if until is None else until):
@@ -74,14 +80,17 @@ def train_stage(
         if stage.training.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         train_loss, ratio = _train_epoch(model, likelihood, stage, optimizer, plan[epoch], epoch)
-        valid_loss = None
+        valid_loss, share = None, first_share(stage.share)
         if len(stage.valid_rows):
-            valid_loss = mean_loss(model, likelihood, stage.builder, stage.valid_rows)
+            valid_loss = loss_at(share)
             stage.refuse_divergence(valid_loss, "the validation loss", epoch)
+            if stage.share == "auto" and epoch + 1 == stage.epochs:
+                share, valid_loss = best_share(loss_at, share, valid_loss)
         seconds = time.perf_counter() - started
-        records.append(EpochRecord(stage.block, epoch + 1, train_loss, valid_loss, ratio, seconds))
+        records.append(EpochRecord(stage.block, epoch + 1, train_loss, valid_loss, ratio, seconds, share))
         if kept_epoch(records) == epoch + 1:
-            best = {name: part.snapshot() for name, part in stage.parts.items()}
+            with averaged(stage.parts, starts, share):
+                best = {name: part.snapshot() for name, part in stage.parts.items()}
         validated = "none" if valid_loss is None else f"{valid_loss:.3f} nats"
         log.info(
             "%s: epoch %d/%d, training loss %.3f, validation loss %s, %.0f targets/s",

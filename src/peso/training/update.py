@@ -140,6 +140,7 @@ def update_stage(
         penalised_part=LORA,
         add_penalty=add_penalty,
         pull=pull if pulls else None,
+        share=method.share,
         tokens_of_a_pass=tokens_of_a_pass(reader.model, training),
         rate_keys={part: rates[part][0] for part in parts},
     )

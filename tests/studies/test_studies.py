@@ -253,10 +253,10 @@ def test_every_family_of_the_anchor_study_holds_its_default(workspace: Path) -> 
     from peso.config import make_config
 
     plan = plan_rivals(make_config(), tiny_dataset())
-    default = make_config(None, {"method": "peso", "memory": {"use": False}})
+    pull_alone = make_config(None, {"method": "peso", "proximal": {"share": 1.0}, "memory": {"use": False}})
     configs = {arm.name: make_config(None, arm.overrides) for arm in plan.arms}
     for family in ("anchor", "anchor + weight decay", "anchor + learning rate"):
-        assert default in [configs[name] for name in plan.curves[family]]
+        assert pull_alone in [configs[name] for name in plan.curves[family]]
 
 
 def test_sentences_follow_the_corrected_value() -> None:

@@ -127,6 +127,8 @@ def test_the_chosen_share_has_the_least_loss_of_its_neighbours(workspace: Path) 
         (epoch,) = epochs(run(workspace, **peso(share)), 1)
         assert epoch["share"] == share
         assert epoch["valid_loss"] >= last["valid_loss"] - 1e-9
+    block = read_json(folder / "result.json", "result")["blocks"][0]
+    assert block.get("proximal_share", 1.0) == last["share"]
     fixed = run(workspace, **peso(last["share"]))
     assert all(torch.equal(one, weights(fixed, 1)[name]) for name, one in weights(folder, 1).items())
 

@@ -34,6 +34,13 @@ def run(
             help="Strength (lambda) of the anchor; auto: chosen per block.  [default: the form's own, 3 for decoupled]"
         ),
     ] = None,
+    share: Annotated[
+        str | None,
+        typer.Option(
+            help="How much of the way from the version before to where training ends a version goes, up to 1; auto: "
+            "chosen per block.  [default: auto for decoupled, 1 otherwise]"
+        ),
+    ] = None,
     catalogue: Annotated[str | None, typer.Option(help="Items that may be named: known or all.")] = None,
     repeats: Annotated[
         str | None, typer.Option(help="Naming what the user already took: auto, allowed or excluded.")
@@ -57,7 +64,7 @@ def run(
     overrides: dict[str, Any] = {
         "method": method,
         "seed": seed,
-        "proximal": {"form": proximal, "strength": strength},
+        "proximal": {"form": proximal, "strength": strength, "share": share},
     }
     overrides["memory"] = {"use": memory}
     overrides["decoding"] = {"catalogue": catalogue, "repeats": repeats}

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from peso.lm.parameters import FlatParameters
 
+SEARCH_LOSSES = 2
+"""Validation losses that choosing takes beside the one of every epoch, most often."""
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """What "auto" chooses from."""
 FIRST_SHARE = 0.8

@@ -180,12 +180,15 @@ def _summaries(
 
 
 def _chosen(count: dict[str, Any], update: Update) -> dict[str, Any]:
-    """The strengths that a block chose, where it had a choice."""
+    """The strengths that a block chose, where it had a choice, and its share where it did not go all the way."""
     chosen = {"memory_strengths": count["memory_strengths"]} if count["memory_strengths"] else {}
     if count["memory_content_weight"] is not None:
         chosen["memory_content_weight"] = count["memory_content_weight"]
     if kept := [trial["strength"] for trial in update.strengths if trial["selected"]]:
         chosen["proximal_strength"] = kept[0]
+    shares = [epoch.get("share", 1.0) for epoch in update.epochs if epoch["selected"]]
+    if any(share != 1 for share in shares):
+        chosen["proximal_share"] = shares[-1]
     return chosen
 
 

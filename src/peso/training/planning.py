@@ -16,6 +16,7 @@ from peso.lm.quantisation import check_quantisation
 from peso.lm.rows import Rows
 from peso.lm.shallow import ShallowBackbone
 from peso.methods.registry import build_method
+from peso.training.averaging import SEARCH_LOSSES
 from peso.training.base import BACKBONE, training_rows, validation_rows
 from peso.training.materials import Materials, build_reader
 from peso.training.pace import Pace, whole_pace
@@ -194,7 +195,9 @@ def _blocks(
 ) -> list[BlockPlan]:
     shallow, epochs = probed[0].shallow, materials.config.training.epochs
     builder = build_reader(materials, shallow.build(1), shallow.tokenizer).builder
-    epochs_of_update = passes_over_block(len(build_method(materials.config).candidates()), epochs)
+    method = build_method(materials.config)
+    epochs_of_update = passes_over_block(len(method.candidates()), epochs)
+    searched = SEARCH_LOSSES if method.share == "auto" else 0
     of_base = [(pace, one.stage.epochs) for pace, one in zip(paces[:-1], probed[:-1], strict=True)]
     blocks = []
     for block, rows in enumerate(rows_of_block):
@@ -202,6 +205,7 @@ def _blocks(
         num_tokens = int(builder.row_lengths(rows).sum())
         num_validated = int(builder.row_lengths(validation_rows(materials, block)).sum())
         effort = sum(epochs * (num_tokens * pace.training + num_validated * pace.validation) for pace, epochs in passes)
+        effort += searched * num_validated * paces[-1].validation if block else 0
         num_tokens *= sum(epochs for _, epochs in passes)
         blocks.append(BlockPlan(block, int(rows.num_targets.sum()), num_tokens, effort / unit / 3600))
     return blocks

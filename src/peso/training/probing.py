@@ -34,7 +34,7 @@ from peso.training.steps import add_gradient
 FLOAT_BYTES = 4
 _STATE_COPIES = 6
 """Of what trains, beside its values: gradient, two moments, where the block began, twice, and the best epoch."""
-_PULL_COPIES, _TERM_COPIES = 3, 1
+_PULL_COPIES, _TERM_COPIES, _SHARE_COPIES = 3, 1, 2
 _FACTOR_COPIES = 2
 """Of a second moment over a layer's features: itself and its eigenvectors."""
 _DEPTHS = (2, 3)
@@ -228,11 +228,12 @@ def _anchor_size(config: RunConfig, num_trained: int, shapes: Sequence[tuple[int
     """Numbers that PESO keeps for its pull or its term: copies of what trains, and of A and B their factors."""
     if config.method != "peso":
         return 0
+    averaged = num_trained * _SHARE_COPIES if config.proximal.share != 1 else 0
     if config.proximal.form != "decoupled":
-        return num_trained * _TERM_COPIES
+        return num_trained * _TERM_COPIES + averaged
     is_measured = config.proximal.metric in ("fisher", "kronecker")
     squared_widths = sum(max(shape) ** 2 for shape in shapes) if config.proximal.metric == "kronecker" else 0
-    return num_trained * (_PULL_COPIES + is_measured) + _FACTOR_COPIES * squared_widths
+    return num_trained * (_PULL_COPIES + is_measured) + averaged + _FACTOR_COPIES * squared_widths
 
 
 def _heaviest_shares(stage: Stage, rows: dict[str, Rows], num_processes: int) -> list[Rows]:

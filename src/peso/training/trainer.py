@@ -38,8 +38,12 @@ def train_stage(
 ) -> tuple[list[EpochRecord], int]:
     """Trains, keeping the epoch with the least validation loss, or without validation targets the last, in the model.
 
+    With a share below 1 an epoch's validation loss, and what is kept of it, are those of the mean with where the stage
+    starts; the next epoch goes on from where the epoch ended.
+
     Args:
-        model: causal LM, plain or with an adapter injected; left in eval mode with the best parameters.
+        model: causal LM, plain or with an adapter injected, as the stage starts; left in eval mode with the best
+            parameters.
         likelihood: the loss.
         stage: what to do.
         checkpoint: file of the state after each epoch; if it exists, training goes on from it. Left in place: the

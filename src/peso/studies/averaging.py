@@ -10,7 +10,7 @@ from peso.studies.curves import MEASURES, scaled_rates
 from peso.studies.findings import Findings, Study, Table, arm_table
 from peso.studies.forests import forest_of
 from peso.studies.measures import DISTANCE, SECONDS, VALID_LOSS, spread, spread_text
-from peso.studies.methods_compared import OURS, REFERENCE, anchored_by, method_arm
+from peso.studies.methods_compared import OURS, REFERENCE, method_arm
 from peso.studies.plan import Arm, Pair, Plan
 from peso.studies.running import Outcome
 from peso.training.base import BASE_BLOCK
@@ -25,7 +25,7 @@ ANCHOR, AVERAGING, ALL_WEIGHTS = "anchor", "averaging", "full"
 def plan_averaging(config: RunConfig, dataset: Dataset) -> Plan:
     """A pull alone, averaging alone, both, and each way of training without and with averaging."""
     strength = config.proximal.strength if config.proximal.form == FORM else DEFAULT_STRENGTHS[FORM]
-    anchor: dict[str, Any] = anchored_by(FORM, 0.0) | {"strength": strength}
+    anchor = {"form": FORM, "strength": strength, "share": 1.0}
 
     def held(name: str, **proximal: Any) -> Arm:
         return Arm(name, method_arm(OURS, proximal=anchor | proximal).overrides)

@@ -35,7 +35,7 @@ def test_plans_name_what_they_run(name: StudyName) -> None:
     study = STUDIES[name]
     plan = study.plan(CONFIG, DATASET)
     names = [arm.name for arm in plan.arms]
-    configs = [config_of(arm, 1, None) for arm in plan.arms]
+    configs = [config_of(plan, arm, 1, None) for arm in plan.arms]
     worlds = {arm.name: arm.world for arm in plan.arms}
     assert study.name == name
     assert len(set(names)) == len(names)
@@ -48,7 +48,8 @@ def test_plans_name_what_they_run(name: StudyName) -> None:
     for members in same_world:
         distinct = {config.model_dump_json() for config in members}
         assert len(distinct) >= len(members) - 3, "only the defaults are met under several names"
-    assert all(config.evaluation.next_block == "log_likelihood" and config.seed == 1 for config in configs)
+    detail = "ranks" if plan.is_next_block_listed else "log_likelihood"
+    assert all(config.evaluation.next_block == detail and config.seed == 1 for config in configs)
     rivals = {baseline.name for baseline in BASELINES} if plan.has_rivals else set()
     assert {side for pair in plan.pairs for side in (pair.ours, pair.theirs)} <= set(names) | rivals
     for curve in plan.curves.values():
@@ -57,7 +58,8 @@ def test_plans_name_what_they_run(name: StudyName) -> None:
 
 
 def test_every_registered_method_is_in_table_2() -> None:
-    methods = [config_of(arm, 0, None).method for arm in plan_all_methods(CONFIG, DATASET).arms]
+    plan = plan_all_methods(CONFIG, DATASET)
+    methods = [config_of(plan, arm, 0, None).method for arm in plan.arms]
     assert methods == [*METHODS, "peso"]
 
 
@@ -65,7 +67,7 @@ def test_the_base_configuration_lies_under_every_arm(tmp_path: Path) -> None:
     file = tmp_path / "base.toml"
     file.write_text("[training]\nlearning_rate = 0.004\nepochs = 7\n")
     plan = STUDIES["fig4"].plan(make_config(file), DATASET)
-    configs = {arm.name: config_of(arm, 0, file) for arm in plan.arms}
+    configs = {arm.name: config_of(plan, arm, 0, file) for arm in plan.arms}
     assert configs["peso, rate x0.25"].training.learning_rate == pytest.approx(0.001)
     assert configs["peso, rate x0.25"].training.token_rows_learning_rate == pytest.approx(0.00025)
     assert all(config.training.epochs == 7 for config in configs.values())
@@ -77,7 +79,7 @@ def test_figure_2_has_the_pull_in_every_metric_whatever_the_base_configuration_s
     file.write_text('[proximal]\nmetric = "fisher"\n')
     for name in ("fig2", "fig3", "directions"):
         plan = STUDIES[name].plan(make_config(file), DATASET)
-        proximals = {arm.name: config_of(arm, 0, file).proximal for arm in plan.arms if arm.name != "single"}
+        proximals = {arm.name: config_of(plan, arm, 0, file).proximal for arm in plan.arms if arm.name != "single"}
         if name == "fig2":
             pulls = [one for arm, one in proximals.items() if arm.startswith("peso, decoupled")]
             assert [one.metric for one in pulls] == list(get_args(MetricName))

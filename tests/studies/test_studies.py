@@ -83,8 +83,9 @@ def test_numbers_are_the_means_of_the_runs_results(workspace: Path, table: dict[
             assert [run["numbers"][key] for run in arms[name]["runs"]] == pytest.approx(by_seed)
             assert arms[name]["mean"][key] == pytest.approx((by_seed[0] + by_seed[1]) / 2)
             assert arms[name]["std"][key] == pytest.approx(abs(by_seed[0] - by_seed[1]) / np.sqrt(2))
-        following = [np.mean([entry["log_likelihood"] for entry in result["next_block"]]) for result in results]
-        assert arms[name]["mean"]["next_block_log_likelihood"] == pytest.approx(np.mean(following))
+        for key in ("ndcg@10", "log_likelihood"):
+            following = [np.mean([entry[key] for entry in result["next_block"]]) for result in results]
+            assert arms[name]["mean"][f"next_block_{key}"] == pytest.approx(np.mean(following))
     assert {data["fingerprint"] for data in table["data"]} == {result["data_fingerprint"] for result in results}
     assert table["versions"] == [results[0]["versions"]]
     assert [rival["name"] for rival in table["rivals"]] == [baseline.name for baseline in BASELINES]
@@ -102,11 +103,15 @@ def test_tests_are_about_the_same_numbers_and_corrected_over_the_methods(table: 
     rivals, others = {baseline.name for baseline in BASELINES}, {*METHODS} - {"single"}
     to_single, of_peso = "against single", "peso against the others"
     ranks, next_block = ("in_block", "ndcg@10"), ("next_block", "log_likelihood")
+    next_ranks = ("next_block", "ndcg@10")
     assert sides[to_single, *ranks] == {(name, "single") for name in others | rivals | {"peso + memory"}}
     assert sides[to_single, *next_block] == {(name, "single") for name in others | {"peso + memory"}}
     assert sides[of_peso, *ranks] == sides[of_peso, *next_block] == {("peso", name) for name in others - {"peso"}}
-    assert sides["peso + memory against counts", *ranks] == {("peso + memory", name) for name in rivals}
-    assert len(families) == 6 + 6 + 4, "counts give no likelihoods"
+    assert sides[to_single, *next_ranks] == sides[to_single, *ranks], "counts give lists"
+    against_counts = {("peso + memory", name) for name in rivals}
+    assert sides["peso + memory against counts", *ranks] == sides["peso + memory against counts", *next_ranks]
+    assert sides["peso + memory against counts", *ranks] == against_counts
+    assert len(families) == 7 + 7 + 5, "counts give no likelihoods"
     for members in families.values():
         assert [test["p_value_holm"] for test in members] == holm([test["p_value"] for test in members])
 

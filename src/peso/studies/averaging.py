@@ -6,10 +6,10 @@ from peso.config import DEFAULT_STRENGTHS, RunConfig
 from peso.data.dataset import Dataset
 from peso.experiments.markdown import Cell
 from peso.studies.claims import run_tests
-from peso.studies.curves import MEASURES, scaled_rates
+from peso.studies.curves import scaled_rates
 from peso.studies.findings import Findings, Study, Table, arm_table
 from peso.studies.forests import forest_of
-from peso.studies.measures import DISTANCE, SECONDS, VALID_LOSS, spread, spread_text
+from peso.studies.measures import BOTH_PROTOCOLS, DISTANCE, SECONDS, VALID_LOSS, spread, spread_text
 from peso.studies.methods_compared import OURS, REFERENCE, method_arm
 from peso.studies.plan import Arm, Pair, Plan
 from peso.studies.running import Outcome
@@ -52,12 +52,12 @@ def plan_averaging(config: RunConfig, dataset: Dataset) -> Plan:
         f"version goes a share of the way, chosen per block by the validation loss or {FIXED_SHARE:g}. {OURS}: both.",
         "A share is chosen on validation targets of the block that is trained on, from a grid of eight.",
     ]
-    return Plan(arms, pairs, notes=notes, references=[REFERENCE])
+    return Plan(arms, pairs, is_next_block_listed=True, notes=notes, references=[REFERENCE])
 
 
 def present(outcome: Outcome) -> Findings:
     """The numbers, the shares that were chosen, and the tests."""
-    tests = run_tests(outcome.variants, outcome.plan.pairs, MEASURES)
+    tests = run_tests(outcome.variants, outcome.plan.pairs, BOTH_PROTOCOLS)
     shares = {arm.name: _shares(outcome, arm.name) for arm in outcome.plan.arms}
     blocks = list(shares[REFERENCE])
     rows: list[list[Cell]] = [
@@ -67,7 +67,7 @@ def present(outcome: Outcome) -> Findings:
     against = [test for test in tests if test.pair.theirs == REFERENCE]
     return Findings(
         [
-            arm_table(outcome, MEASURES, (VALID_LOSS, DISTANCE, SECONDS)),
+            arm_table(outcome, BOTH_PROTOCOLS, (VALID_LOSS, DISTANCE, SECONDS)),
             Table(title, ["", *(f"block {block}" for block in blocks)], rows),
         ],
         tests,

@@ -6,7 +6,7 @@ from typing import Any
 
 from peso.experiments.markdown import Cell
 from peso.studies.claims import PairedTest
-from peso.studies.measures import NEXT_BLOCK, RANKS, THIS_BLOCK, Measure, spread_of, spread_text
+from peso.studies.measures import NEXT_BLOCK, NEXT_NDCG, RANKS, THIS_BLOCK, Measure, spread_of, spread_text
 from peso.studies.plan import Planner
 from peso.studies.running import Outcome
 from peso.types import StudyName
@@ -63,7 +63,7 @@ class Study:
     present: Callable[[Outcome], Findings]
 
 
-ALL_MEASURES: tuple[Measure, ...] = (*RANKS, THIS_BLOCK, NEXT_BLOCK)
+ALL_MEASURES: tuple[Measure, ...] = (*RANKS, NEXT_NDCG, THIS_BLOCK, NEXT_BLOCK)
 
 
 def arm_table(outcome: Outcome, measures: Sequence[Measure], further: Sequence[str] = ()) -> Table:

@@ -7,10 +7,10 @@ from peso.data.dataset import Dataset
 from peso.experiments.markdown import Cell
 from peso.studies.capacity import ALL_WEIGHTS, adapter_of_rank
 from peso.studies.claims import run_tests
-from peso.studies.curves import MEASURES
 from peso.studies.findings import Findings, Study, Table, arm_table
 from peso.studies.forests import forest_of
 from peso.studies.measures import (
+    BOTH_PROTOCOLS,
     DISTANCE,
     NEXT_BLOCK,
     SECONDS,
@@ -47,12 +47,12 @@ def plan_gap(config: RunConfig, dataset: Dataset) -> Plan:
         f"{ALL_WEIGHTS} starts from that of rank {half} and has a rate of its own ({config.full.learning_rate:g}).",
         f"The share of the distance is (arm - {base}) / ({ALL_WEIGHTS} - {base}), of the means of each seed.",
     ]
-    return Plan(arms, pairs, notes=notes)
+    return Plan(arms, pairs, is_next_block_listed=True, notes=notes)
 
 
 def present(outcome: Outcome) -> Findings:
     """The numbers, the share of the distance that each arm makes up, and the tests."""
-    tests = run_tests(outcome.variants, outcome.plan.pairs, MEASURES)
+    tests = run_tests(outcome.variants, outcome.plan.pairs, BOTH_PROTOCOLS)
     base, *others = [arm.name for arm in outcome.plan.arms if arm.name != ALL_WEIGHTS]
     measures = (THIS_BLOCK, NEXT_BLOCK)
     shares = {name: {measure.key: _shares(outcome, name, base, measure.key) for measure in measures} for name in others}
@@ -66,7 +66,7 @@ def present(outcome: Outcome) -> Findings:
     )
     against_base = [test for test in tests if test.pair.theirs == base and test.pair.family.startswith("against")]
     return Findings(
-        [arm_table(outcome, MEASURES, (VALID_LOSS, DISTANCE, SECONDS)), table],
+        [arm_table(outcome, BOTH_PROTOCOLS, (VALID_LOSS, DISTANCE, SECONDS)), table],
         tests,
         forest_of(against_base, lambda test: test.pair.ours),
         f"Each arm - {base}; filled where a difference may be claimed after correction.",

@@ -34,7 +34,8 @@ class Measure:
     def label(self) -> str:
         """Its heading, with the unit."""
         if self.metric != "log_likelihood":
-            return self.metric.upper().replace("HIT", "Hit")
+            name = self.metric.upper().replace("HIT", "Hit")
+            return name if self.protocol == "in_block" else f"{name}, {_BLOCK[self.protocol]} block"
         return f"log-likelihood, {_BLOCK[self.protocol]} block (nats)"
 
 
@@ -44,6 +45,8 @@ _BLOCK = {"in_block": "this", "next_block": "next", "any_block": "any"}
 NDCG = Measure("in_block", "ndcg@10")
 THIS_BLOCK = Measure("in_block", "log_likelihood")
 NEXT_BLOCK = Measure("next_block", "log_likelihood")
+NEXT_NDCG = Measure("next_block", "ndcg@10")
+BOTH_PROTOCOLS = (NDCG, NEXT_NDCG, THIS_BLOCK, NEXT_BLOCK)
 RANKS = (Measure("in_block", "hit@5"), Measure("in_block", "hit@10"), Measure("in_block", "ndcg@5"), NDCG)
 
 VALID_LOSS, DISTANCE, RATIO, SECONDS = "valid_loss", "distance", "anchor_ratio", "update_seconds"
@@ -63,7 +66,7 @@ def run_numbers(result: dict[str, Any]) -> Numbers:
         squares[entry["block"]] = squares.get(entry["block"], 0.0) + entry["distance"] ** 2
     numbers: Numbers = {measure.key: result["mean"][measure.metric] for measure in (*RANKS, THIS_BLOCK)}
     return numbers | {
-        NEXT_BLOCK.key: result["mean_next_block"][NEXT_BLOCK.metric],
+        **{measure.key: result["mean_next_block"][measure.metric] for measure in (NEXT_NDCG, NEXT_BLOCK)},
         VALID_LOSS: _mean([loss for epoch in later if epoch["selected"] and (loss := epoch["valid_loss"]) is not None]),
         DISTANCE: _mean([square**0.5 for square in squares.values()]),
         RATIO: _mean(ratios),
@@ -74,9 +77,9 @@ def run_numbers(result: dict[str, Any]) -> Numbers:
 def group_numbers(result: dict[str, Any], group: str) -> Numbers:
     """The numbers of one user group, as a mean over the blocks in which it has targets."""
     own, following = ([entry["groups"][group] for entry in result[key]] for key in ("blocks", "next_block"))
-    means = mean_over_blocks(own)
-    return {measure.key: means[measure.metric] for measure in (*RANKS, THIS_BLOCK)} | {
-        NEXT_BLOCK.key: mean_over_blocks(following)[NEXT_BLOCK.metric]
+    here, there = mean_over_blocks(own), mean_over_blocks(following)
+    return {measure.key: here[measure.metric] for measure in (*RANKS, THIS_BLOCK)} | {
+        measure.key: there[measure.metric] for measure in (NEXT_NDCG, NEXT_BLOCK)
     }
 
 

@@ -6,7 +6,7 @@ from peso.experiments.markdown import Cell
 from peso.studies.claims import run_tests
 from peso.studies.findings import ALL_MEASURES, Findings, Study, Table, arm_table
 from peso.studies.forests import forest_of
-from peso.studies.measures import NDCG, NEXT_BLOCK, THIS_BLOCK, Measure, group_numbers, spread, spread_text
+from peso.studies.measures import BOTH_PROTOCOLS, NDCG, THIS_BLOCK, Measure, group_numbers, spread, spread_text
 from peso.studies.plan import Arm, Pair, Plan
 from peso.studies.running import Outcome
 
@@ -29,7 +29,7 @@ def plan_memories(config: RunConfig, dataset: Dataset) -> Plan:
     pairs += [Pair(CONTENT, rival, "against rivals without a model") for rival in ("neighbours", "successor")]
     pairs += [Pair(reserving(name), name, "what reserved places do") for name in MEMORIES]
     notes = ["Without vectors of items (codes that were imported) there is no content, and both memories are the same."]
-    return Plan(arms, pairs, has_rivals=True, notes=notes)
+    return Plan(arms, pairs, has_rivals=True, is_next_block_listed=True, notes=notes)
 
 
 def reserving(name: str) -> str:
@@ -40,7 +40,7 @@ def reserving(name: str) -> str:
 def present(outcome: Outcome) -> Findings:
     """All numbers, those of known and of new targets, and what each memory adds."""
     tests = run_tests(outcome.variants, outcome.plan.pairs, ALL_MEASURES)
-    shown = [test for test in tests if test.measure in (NDCG, THIS_BLOCK, NEXT_BLOCK)]
+    shown = [test for test in tests if test.measure in BOTH_PROTOCOLS]
     return Findings(
         [arm_table(outcome, ALL_MEASURES), *(_of_targets(outcome, group, title) for group, title in TARGETS.items())],
         tests,

@@ -12,7 +12,7 @@ from peso.methods.registry import METHODS
 from peso.studies.claims import run_tests
 from peso.studies.findings import ALL_MEASURES, Findings, Study, arm_table
 from peso.studies.forests import forest_of
-from peso.studies.measures import DISTANCE, NDCG, NEXT_BLOCK, RATIO, SECONDS, THIS_BLOCK
+from peso.studies.measures import BOTH_PROTOCOLS, DISTANCE, RATIO, SECONDS
 from peso.studies.plan import Arm, Pair, Plan, UserSplit
 from peso.studies.running import Outcome
 from peso.types import MetricName, PastName, ProximalForm, StartName
@@ -65,7 +65,7 @@ def plan_all_methods(config: RunConfig, dataset: Dataset) -> Plan:
     notes = ["Settings are those of the base configuration for every method; none was tuned for this table."]
     plan = against_reference(arms, notes, has_rivals=True)
     counts = [Pair(WITH_MEMORY, rival.name, f"{WITH_MEMORY} against counts") for rival in BASELINES]
-    return replace(plan, pairs=[*plan.pairs, *against_the_others(arms), *counts])
+    return replace(plan, pairs=[*plan.pairs, *against_the_others(arms), *counts], is_next_block_listed=True)
 
 
 def plan_cumulative(config: RunConfig, dataset: Dataset) -> Plan:
@@ -86,7 +86,10 @@ def plan_cumulative(config: RunConfig, dataset: Dataset) -> Plan:
         "have different targets and do not compare."
     ]
     worlds = {USER_DISJOINT: UserSplit()}
-    return Plan([*natural, *disjoint], pairs, worlds=worlds, notes=notes, references=[REFERENCE, reference])
+    return Plan(
+        [*natural, *disjoint], pairs,
+        is_next_block_listed=True, worlds=worlds, notes=notes, references=[REFERENCE, reference],
+    )  # fmt: skip
 
 
 def plan_penalties(config: RunConfig, dataset: Dataset) -> Plan:
@@ -105,7 +108,7 @@ def present(outcome: Outcome) -> Findings:
     """The table of every measure, and what sets each method apart from single evolving LoRA."""
     tests = run_tests(outcome.variants, outcome.plan.pairs, ALL_MEASURES)
     to_reference = [test for test in tests if test.pair.theirs in outcome.plan.references]
-    shown = [test for test in to_reference if test.measure in (NDCG, THIS_BLOCK, NEXT_BLOCK)]
+    shown = [test for test in to_reference if test.measure in BOTH_PROTOCOLS]
     return Findings(
         [arm_table(outcome, ALL_MEASURES, (DISTANCE, RATIO, SECONDS))],
         tests,

@@ -74,6 +74,8 @@ class Plan:
         pairs: comparisons that are fixed before any result is seen.
         curves: name of a curve -> arm -> the value that varies along it, ascending.
         has_rivals: whether the rivals without a network are measured beside the arms.
+        is_next_block_listed: whether lists are made for every event of the next block, too (on the authors' releases
+            seven times as many as for the block's own targets); otherwise only the likelihood of those events is read.
         worlds: what the worlds that arms name are made of.
         notes: what a reader must know to read the numbers, a sentence each.
         references: arms that the others are shown against, which may be left out: what is shown of the rest stays the
@@ -84,6 +86,7 @@ class Plan:
     pairs: Sequence[Pair] = ()
     curves: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     has_rivals: bool = False
+    is_next_block_listed: bool = False
     worlds: Mapping[str, World] = field(default_factory=dict)
     notes: Sequence[str] = ()
     references: Sequence[str] = ()

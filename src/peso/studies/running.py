@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from peso.baselines.run import BASELINES, run_baselines
 from peso.baselines.text import text_rivals
@@ -14,9 +13,6 @@ from peso.experiments.results import RunRecord, Variant, read_record
 from peso.studies.plan import Arm, Plan
 from peso.studies.side_by_side import Job, run_in_turn, run_side_by_side
 from peso.studies.worlds import prepare_world
-
-_MEASURED: dict[str, Any] = {"evaluation": {"next_block": "log_likelihood"}}
-"""Every study reads the likelihood of the next block and no list there, which would cost twenty times as much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +30,14 @@ class Outcome:
     workspaces: Mapping[str, Path]
 
 
-def config_of(arm: Arm, seed: int, config_file: Path | None) -> RunConfig:
+def config_of(plan: Plan, arm: Arm, seed: int, config_file: Path | None) -> RunConfig:
     """The complete configuration of one run of a study.
 
     Raises:
         ConfigError: the file or an override is wrong.
     """
-    return make_config(config_file, _MEASURED | arm.overrides | {"seed": seed})
+    measured = {"evaluation": {"next_block": "ranks" if plan.is_next_block_listed else "log_likelihood"}}
+    return make_config(config_file, measured | arm.overrides | {"seed": seed})
 
 
 def run_plan(workspace: Path, plan: Plan, num_seeds: int, config_file: Path | None, num_jobs: int = 1) -> Outcome:
@@ -56,7 +53,7 @@ def run_plan(workspace: Path, plan: Plan, num_seeds: int, config_file: Path | No
     Raises:
         PesoError: the data, a configuration or a run is not usable; what is finished by then stays.
     """
-    configs = [(arm, config_of(arm, seed, config_file)) for seed in range(num_seeds) for arm in plan.arms]
+    configs = [(arm, config_of(plan, arm, seed, config_file)) for seed in range(num_seeds) for arm in plan.arms]
     workspaces = {"": workspace}
     workspaces |= {name: prepare_world(workspace, name, settings) for name, settings in plan.worlds.items()}
     jobs = [Job(f"{arm.name}, seed {config.seed}", workspaces[arm.world], config) for arm, config in configs]

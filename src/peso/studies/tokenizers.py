@@ -6,7 +6,7 @@ from peso.semantic_ids.encoders.sentences import packaged_model
 from peso.studies.claims import run_tests
 from peso.studies.findings import ALL_MEASURES, Findings, Study, arm_table
 from peso.studies.forests import forest_of
-from peso.studies.measures import NDCG, NEXT_BLOCK, THIS_BLOCK
+from peso.studies.measures import BOTH_PROTOCOLS
 from peso.studies.plan import Arm, Pair, Plan, Reencoded
 from peso.studies.running import Outcome
 
@@ -43,13 +43,13 @@ def plan_tokenizers(config: RunConfig, dataset: Dataset) -> Plan:
     pairs = [Pair(name, CHANCE, "against random codes") for name in worlds if name != CHANCE]
     if DEFAULT in worlds:
         pairs += [Pair(name, DEFAULT, "against the default") for name in worlds if name not in (DEFAULT, CHANCE)]
-    return Plan(arms, pairs, worlds=worlds, notes=notes)
+    return Plan(arms, pairs, is_next_block_listed=True, worlds=worlds, notes=notes)
 
 
 def present(outcome: Outcome) -> Findings:
     """All numbers, and what each tokenizer gains over random codes."""
     tests = run_tests(outcome.variants, outcome.plan.pairs, ALL_MEASURES)
-    shown = [test for test in tests if test.measure in (NDCG, THIS_BLOCK, NEXT_BLOCK) and test.pair.theirs == CHANCE]
+    shown = [test for test in tests if test.measure in BOTH_PROTOCOLS and test.pair.theirs == CHANCE]
     return Findings(
         [arm_table(outcome, ALL_MEASURES)],
         tests,

@@ -5,11 +5,11 @@ from peso.experiments.markdown import Cell
 from peso.studies.claims import PairedTest, run_tests
 from peso.studies.findings import Findings, Study, Table
 from peso.studies.forests import forest_of
-from peso.studies.measures import NDCG, NEXT_BLOCK, THIS_BLOCK, Measure, group_numbers, spread, spread_text
+from peso.studies.measures import NDCG, NEXT_BLOCK, NEXT_NDCG, THIS_BLOCK, Measure, group_numbers, spread, spread_text
 from peso.studies.methods_compared import plan_all_methods
 from peso.studies.running import Outcome
 
-MEASURES = (Measure("in_block", "ndcg@5"), NDCG, Measure("in_block", "hit@10"), THIS_BLOCK, NEXT_BLOCK)
+MEASURES = (Measure("in_block", "ndcg@5"), NDCG, Measure("in_block", "hit@10"), NEXT_NDCG, THIS_BLOCK, NEXT_BLOCK)
 
 
 def present(outcome: Outcome) -> Findings:
@@ -36,7 +36,7 @@ def present(outcome: Outcome) -> Findings:
             name: [{"seed": run.result["seed"]} | one for run, one in zip(variant.runs, numbers[name], strict=True)]
             for name, variant in outcome.variants.items()
         }
-    shown = [test for test in tests if test.group != "returning" and test.measure in (NDCG, NEXT_BLOCK)]
+    shown = [test for test in tests if test.group != "returning" and test.measure in (NDCG, NEXT_NDCG, NEXT_BLOCK)]
     return Findings(
         tables,
         tests,

@@ -11,23 +11,25 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from peso.config.presets import file_or_preset, preset_names
-from peso.config.run import SECTION_OF_METHOD, RunConfig
-from peso.config.sections import (
+from peso.config.method_sections import (
     DEFAULT_STRENGTHS,
-    AdapterConfig,
-    AlignmentConfig,
-    BackboneConfig,
     CumulativeConfig,
-    DecodingConfig,
-    EvaluationConfig,
     EwcConfig,
     FullConfig,
-    MemoryConfig,
     OrthogonalConfig,
     OutputKlConfig,
     ProximalConfig,
     ReplayConfig,
+)
+from peso.config.presets import file_or_preset, preset_names
+from peso.config.run import SECTION_OF_METHOD, RunConfig
+from peso.config.sections import (
+    AdapterConfig,
+    AlignmentConfig,
+    BackboneConfig,
+    DecodingConfig,
+    EvaluationConfig,
+    MemoryConfig,
     TrainingConfig,
 )
 from peso.config.together import check_together

@@ -4,21 +4,23 @@ from typing import Any
 
 from pydantic import Field
 
-from peso.config.sections import (
-    AdapterConfig,
-    AlignmentConfig,
-    BackboneConfig,
+from peso.config.method_sections import (
     CumulativeConfig,
-    DecodingConfig,
-    EvaluationConfig,
     EwcConfig,
     FullConfig,
-    MemoryConfig,
     OrthogonalConfig,
     OutputKlConfig,
     ProximalConfig,
     ReplayConfig,
-    Section,
+)
+from peso.config.section import Section
+from peso.config.sections import (
+    AdapterConfig,
+    AlignmentConfig,
+    BackboneConfig,
+    DecodingConfig,
+    EvaluationConfig,
+    MemoryConfig,
     TrainingConfig,
 )
 from peso.types import MethodName, TemplateName

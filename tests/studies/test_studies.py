@@ -64,10 +64,11 @@ def test_a_study_without_some_arms_shows_the_others_alike(workspace: Path, table
 
 
 def results_of(workspace: Path, method: str, has_memory: bool = False) -> list[dict[str, Any]]:
-    """The results of a method's runs at the small configuration's rank, by seed."""
+    """The results of a method's runs at the small configuration's rank, with lists under both protocols, by seed."""
     found = [json.loads(path.read_text()) for path in (workspace / "runs").glob(f"{method}-seed*/result.json")]
     found = [result for result in found if result["config"]["memory"]["use"] == has_memory]
     found = [result for result in found if result["config"]["adapter"]["r"] == 2]
+    found = [result for result in found if result["config"]["evaluation"]["next_block"] == "ranks"]
     return sorted(found, key=lambda result: result["seed"])
 
 

@@ -60,7 +60,7 @@ def test_plans_name_what_they_run(name: StudyName) -> None:
 def test_every_registered_method_is_in_table_2() -> None:
     plan = plan_all_methods(CONFIG, DATASET)
     methods = [config_of(plan, arm, 0, None).method for arm in plan.arms]
-    assert methods == [*METHODS, "peso"]
+    assert methods == [*METHODS, "peso", "single"]
 
 
 def test_the_base_configuration_lies_under_every_arm(tmp_path: Path) -> None:

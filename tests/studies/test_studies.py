@@ -74,9 +74,9 @@ def results_of(workspace: Path, method: str, has_memory: bool = False) -> list[d
 
 def test_numbers_are_the_means_of_the_runs_results(workspace: Path, table: dict[str, Any]) -> None:
     arms = {arm["name"]: arm for arm in table["arms"]}
-    assert [*arms][-1] == "peso + memory"
+    assert [*arms][-2:] == ["peso + memory", "single + memory"]
     assert table["seeds"] == [0, 1]
-    for name in ("frozen", "single", "peso", "peso + memory"):
+    for name in ("frozen", "single", "peso", "peso + memory", "single + memory"):
         results = results_of(workspace, name.split()[0], has_memory="memory" in name)
         assert [run["run_id"] for run in arms[name]["runs"]] == [result["run_id"] for result in results]
         for key in ("hit@5", "hit@10", "ndcg@5", "ndcg@10", "log_likelihood"):
@@ -102,17 +102,19 @@ def test_tests_are_about_the_same_numbers_and_corrected_over_the_methods(table: 
         families.setdefault((test["family"], test["protocol"], test["metric"]), []).append(test)
     sides = {family: {(test["ours"], test["theirs"]) for test in members} for family, members in families.items()}
     rivals, others = {baseline.name for baseline in BASELINES}, {*METHODS} - {"single"}
+    remembering = {"peso + memory", "single + memory"}
     to_single, of_peso = "against single", "peso against the others"
     ranks, next_block = ("in_block", "ndcg@10"), ("next_block", "log_likelihood")
     next_ranks = ("next_block", "ndcg@10")
-    assert sides[to_single, *ranks] == {(name, "single") for name in others | rivals | {"peso + memory"}}
-    assert sides[to_single, *next_block] == {(name, "single") for name in others | {"peso + memory"}}
+    assert sides[to_single, *ranks] == {(name, "single") for name in others | rivals | remembering}
+    assert sides[to_single, *next_block] == {(name, "single") for name in others | remembering}
     assert sides[of_peso, *ranks] == sides[of_peso, *next_block] == {("peso", name) for name in others - {"peso"}}
     assert sides[to_single, *next_ranks] == sides[to_single, *ranks], "counts give lists"
     against_counts = {("peso + memory", name) for name in rivals}
     assert sides["peso + memory against counts", *ranks] == sides["peso + memory against counts", *next_ranks]
     assert sides["peso + memory against counts", *ranks] == against_counts
-    assert len(families) == 7 + 7 + 5, "counts give no likelihoods"
+    assert sides["both with a memory", *next_block] == {("peso + memory", "single + memory")}
+    assert len(families) == 7 + 7 + 5 + 7, "counts give no likelihoods"
     for members in families.values():
         assert [test["p_value_holm"] for test in members] == holm([test["p_value"] for test in members])
 

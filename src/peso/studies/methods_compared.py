@@ -18,7 +18,7 @@ from peso.studies.running import Outcome
 from peso.types import MetricName, PastName, ProximalForm, StartName
 
 REFERENCE, OURS = "single", "peso"
-WITH_MEMORY = "peso + memory"
+WITH_MEMORY, REFERENCE_WITH_MEMORY = "peso + memory", "single + memory"
 CUMULATIVE = ("sum_lora", "sd_lora")
 """Methods that keep past adapters beside the current one, in the variants of Table 1."""
 OTHERS_WITH_A_PAST = ("inf_lora", "lsat")
@@ -54,18 +54,20 @@ def against_reference(arms: Sequence[Arm], notes: Sequence[str], has_rivals: boo
 
 def against_the_others(arms: Sequence[Arm]) -> list[Pair]:
     """PESO against every arm but the reference, whose comparisons are a family of their own."""
-    own = (OURS, REFERENCE, WITH_MEMORY)
+    own = (OURS, REFERENCE, WITH_MEMORY, REFERENCE_WITH_MEMORY)
     return [Pair(OURS, arm.name, f"{OURS} against the others") for arm in arms if arm.name not in own]
 
 
 def plan_all_methods(config: RunConfig, dataset: Dataset) -> Plan:
-    """Every method that is registered, PESO with a memory of counts, and the rivals without a network."""
+    """Every method that is registered, two with a memory of counts, and the rivals without a network."""
     arms = [method_arm(method) for method in METHODS]
-    arms.append(Arm(WITH_MEMORY, {"method": OURS, "memory": {"use": True}}))
+    with_memory = {WITH_MEMORY: OURS, REFERENCE_WITH_MEMORY: REFERENCE}
+    arms += [Arm(name, {"method": method, "memory": {"use": True}}) for name, method in with_memory.items()]
     notes = ["Settings are those of the base configuration for every method; none was tuned for this table."]
     plan = against_reference(arms, notes, has_rivals=True)
-    counts = [Pair(WITH_MEMORY, rival.name, f"{WITH_MEMORY} against counts") for rival in BASELINES]
-    return replace(plan, pairs=[*plan.pairs, *against_the_others(arms), *counts], is_next_block_listed=True)
+    further = [Pair(WITH_MEMORY, rival.name, f"{WITH_MEMORY} against counts") for rival in BASELINES]
+    further.append(Pair(WITH_MEMORY, REFERENCE_WITH_MEMORY, "both with a memory"))
+    return replace(plan, pairs=[*plan.pairs, *against_the_others(arms), *further], is_next_block_listed=True)
 
 
 def plan_cumulative(config: RunConfig, dataset: Dataset) -> Plan:

@@ -6,18 +6,19 @@ from peso.studies.claims import PairedTest, run_tests
 from peso.studies.findings import Findings, Study, Table
 from peso.studies.forests import forest_of
 from peso.studies.measures import NDCG, NEXT_BLOCK, NEXT_NDCG, THIS_BLOCK, Measure, group_numbers, spread, spread_text
-from peso.studies.methods_compared import plan_all_methods
+from peso.studies.methods_compared import REFERENCE_WITH_MEMORY, plan_all_methods
 from peso.studies.running import Outcome
 
 MEASURES = (Measure("in_block", "ndcg@5"), NDCG, Measure("in_block", "hit@10"), NEXT_NDCG, THIS_BLOCK, NEXT_BLOCK)
 
 
 def present(outcome: Outcome) -> Findings:
-    """A table per user group, and each group's tests against single evolving LoRA."""
+    """A table per user group, and each group's tests against single evolving LoRA and between both memories."""
     tables: list[Table] = []
     tests: list[PairedTest] = []
     facts = {}
-    pairs = [pair for pair in outcome.plan.pairs if pair.theirs in outcome.plan.references]
+    references = outcome.plan.references
+    pairs = [pair for pair in outcome.plan.pairs if pair.theirs in (*references, REFERENCE_WITH_MEMORY)]
     for group in USER_GROUPS:
         numbers = {
             name: [group_numbers(run.result, group) for run in variant.runs]
@@ -36,7 +37,8 @@ def present(outcome: Outcome) -> Findings:
             name: [{"seed": run.result["seed"]} | one for run, one in zip(variant.runs, numbers[name], strict=True)]
             for name, variant in outcome.variants.items()
         }
-    shown = [test for test in tests if test.group != "returning" and test.measure in (NDCG, NEXT_NDCG, NEXT_BLOCK)]
+    to_reference = [test for test in tests if test.pair.theirs in references and test.group != "returning"]
+    shown = [test for test in to_reference if test.measure in (NDCG, NEXT_NDCG, NEXT_BLOCK)]
     return Findings(
         tables,
         tests,

@@ -1,10 +1,11 @@
 """Pictures of studies: well-formed, the same for the same numbers, and able to show what may be missing."""
 
+import re
 from xml.etree import ElementTree
 
 import numpy as np
 
-from peso.experiments.forest import Difference, forest
+from peso.experiments.forest import FAR, Difference, forest, near_limit
 from peso.experiments.frontier import CurvePoint, curves_picture
 from peso.experiments.heat_map import ModelMatrix, heat_maps
 from peso.experiments.markdown import markdown_table
@@ -20,6 +21,19 @@ def test_a_forest_shows_every_difference() -> None:
     assert svg == forest([("NDCG@10", lines), ("log-likelihood", lines[:2])])
     assert num_paths(svg) > num_paths(forest([("NDCG@10", lines[:2]), ("log-likelihood", lines[:2])]))
     assert num_paths(forest([])) > 0
+
+
+def test_a_line_far_away_is_a_number_and_leaves_the_others_their_scale() -> None:
+    near = [Difference(f"method {number}", 0.1 * number, -0.1, 0.5, number > 1) for number in range(4)]
+    far = [Difference("frozen", -4.37, -4.6, -4.1, True), Difference("memory", 7.25, 7.0, 7.5, True)]
+    assert near_limit([*near, *far]) == FAR * 0.5
+    assert near_limit([]) == np.inf
+    texts = set(re.findall(r"<!-- (.*?) -->", forest([("log-likelihood", [*near, *far])])))
+    assert {"-4.37", "+7.25", "frozen", "memory"} <= texts
+    ticks = [
+        float(text.replace("\N{MINUS SIGN}", "-")) for text in texts if re.fullmatch("[\N{MINUS SIGN}]?[0-9.]+", text)
+    ]
+    assert len(ticks) >= 2 and max(map(abs, ticks)) <= 1
 
 
 def test_curves_with_one_seed_and_with_several() -> None:

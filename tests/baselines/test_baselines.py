@@ -13,8 +13,9 @@ from peso.baselines.run import BASELINES, run_baselines
 from peso.baselines.successor import Successor
 from peso.baselines.text import text_rivals
 from peso.baselines.text_neighbours import text_neighbours
+from peso.config import MemoryConfig
 from peso.data.dataset import Dataset
-from peso.data.examples import targets_of_block
+from peso.data.examples import has_repeats, targets_of_block
 from peso.data.list_rules import ListRules
 from peso.data.sources.peso_release import read_peso_release
 from peso.data.storage import save_dataset
@@ -57,15 +58,19 @@ def test_neighbours_by_hand() -> None:
     dataset = by_hand()
     targets = targets_of_block(dataset, 1, "test")
     lists = NeighbourCounts(dataset, 1).lists(targets, 10, np.arange(10))
-    counts = np.zeros((10, 10))
+    defaults, counts, num_taken = MemoryConfig(), np.zeros((10, 10)), np.zeros(10)
     for known in ([0, 1, 2, 3, 4, 1], [0, 1, 7, 8], [9, 0, 2, 3, 4, 8]):
+        np.add.at(num_taken, known, 1)
         for late in range(len(known)):
-            for distance, weight in enumerate((1.0, 0.7, 0.5, 0.35, 0.25), start=1):
+            age = 1.0 if late >= 4 else defaults.decay  # four events of block 0, then those of the newest block
+            for distance, weight in enumerate(defaults.distance_weights, start=1):
                 if distance <= late:
-                    counts[known[late - distance], known[late]] += weight
-                    counts[known[late], known[late - distance]] += weight / 2
+                    counts[known[late - distance], known[late]] += age * weight
+                    counts[known[late], known[late - distance]] += age * weight * defaults.backward
+    counts /= np.maximum(num_taken, 1)[:, None] ** defaults.discount
     for listed, history in zip(lists, ([0, 1, 2, 3, 4, 1, 5], [9, 0, 2, 3, 4, 8, 7]), strict=True):
-        weights = sum(w * counts[item] for w, item in zip((1.0, 0.7, 0.5, 0.35, 0.25), history[::-1], strict=False))
+        weights = sum(w * counts[item] for w, item in zip(defaults.lag_weights, history[::-1], strict=False))
+        weights[history] *= has_repeats(dataset)
         found = listed[: int((weights > 0).sum())]
         assert np.all(np.diff(weights[found]) <= 1e-12) and np.all(weights[found] > 0)
         assert len(set(listed[listed >= 0].tolist())) == int((listed >= 0).sum())
@@ -148,7 +153,7 @@ def test_real_release(shared_data: Path, tmp_path: Path) -> None:
     assert popular == pytest.approx(0.0130, abs=0.0002)
     assert in_block == pytest.approx(0.0162, abs=0.0002)
     assert successor == pytest.approx(0.0279, abs=0.0002)
-    assert neighbours == pytest.approx(0.0408, abs=0.0003)
+    assert neighbours == pytest.approx(0.0496, abs=0.0003)
     assert [block["num_targets"] for block in results[0]["blocks"]] == [1035, 1091, 1949, 1791]
 
 

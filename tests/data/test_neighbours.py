@@ -34,6 +34,21 @@ def test_counts_are_those_of_a_loop() -> None:
     assert all(found[pair] == pytest.approx(expected[pair]) for pair in found)
 
 
+@pytest.mark.parametrize("discount", [0.4, 1.0])
+def test_neighbours_of_frequent_items_are_discounted(discount: float) -> None:
+    dataset = tiny_dataset()
+    events = known_events(dataset, 2)
+    plain, found = (
+        pairs_of(count_neighbours(dataset, events, (1.0, 0.4), 0.25, 0.5, one), dataset.num_items)
+        for one in (0.0, discount)
+    )
+    num_taken = [int((dataset.event_item[events] == item).sum()) for item in range(dataset.num_items)]
+    assert max(num_taken) > 2 * min(filter(None, num_taken))
+    assert found == pytest.approx(
+        {(item, other): w / num_taken[item] ** discount for (item, other), w in plain.items()}
+    )
+
+
 def test_nothing_counts_backward_at_weight_zero() -> None:
     dataset = tiny_dataset()
     found = pairs_of(count_neighbours(dataset, np.arange(dataset.num_events), (1.0,), 0.0, 1.0), dataset.num_items)

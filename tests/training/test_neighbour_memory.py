@@ -13,18 +13,21 @@ from peso.training.memory import CONTENT_WEIGHTS, FIRST_CONTENT_WEIGHT, FIRST_ST
 from worlds import tiny_codes, tiny_dataset
 
 
-def test_likelihoods_are_the_formula() -> None:
-    """Counts of prefixes and the mixture, written out as a loop over levels."""
+@pytest.mark.parametrize("has_repeats", [False, True])
+def test_likelihoods_are_the_formula(has_repeats: bool) -> None:
+    """Counts of prefixes and the mixture, written out as a loop over levels; own items count where they come again."""
     dataset, codes = tiny_dataset(), tiny_codes()
     config = MemoryConfig(lag_weights=(1.0,), distance_weights=(1.0,), backward=0.0, strength=4.0)
     memory = build_memory(dataset, known_events(dataset, 1), codes, config)
+    assert not memory.has_repeats
+    memory = replace(memory, has_repeats=has_repeats)
     targets = targets_of_block(dataset, 1, "test")
     histories, items = items_taken_before(dataset, targets), dataset.event_item[targets]
     by_model = np.log(np.random.default_rng(0).uniform(0.05, 0.9, (len(targets), 3)))
     found = memory.log_likelihoods(histories, items, by_model)
     for row, (history, item) in enumerate(zip(histories, items, strict=True)):
         near, weights = memory.neighbours.near(history, (1.0,))
-        expected, behind = 0.0, np.ones(len(near), dtype=bool)
+        expected, behind = 0.0, np.array([has_repeats or one not in history for one in near], dtype=bool)
         for level in range(3):
             before = weights[behind].sum()
             behind = behind & (codes[near, level] == codes[item, level])

@@ -1,6 +1,6 @@
 """The memory alone: what stood near the last items most often."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -8,7 +8,8 @@ from peso.baselines.base import Baseline
 from peso.baselines.lists import completed
 from peso.config import MemoryConfig
 from peso.data.dataset import IntArray
-from peso.data.neighbours import count_neighbours
+from peso.data.examples import has_repeats
+from peso.data.neighbours import count_neighbours, not_taken
 
 
 class NeighbourCounts(Baseline):
@@ -16,18 +17,31 @@ class NeighbourCounts(Baseline):
 
     name: ClassVar[str] = "neighbours"
 
+    @classmethod
+    def config(cls) -> dict[str, Any]:
+        """How the default memory counts."""
+        counted = {"lag_weights", "distance_weights", "backward", "decay", "discount"}
+        return MemoryConfig().model_dump(mode="json", include=counted)
+
     def lists(self, targets: IntArray, k: int, allowed: IntArray) -> IntArray:
-        """See `Baseline.lists`; ties go to the more popular item."""
-        config = MemoryConfig()
+        """See `Baseline.lists`; ties go to the more popular item, and own items count where users take them again."""
+        config, repeats = MemoryConfig(), has_repeats(self.dataset)
         neighbours = count_neighbours(
-            self.dataset, self.known_events, config.distance_weights, config.backward, config.decay
+            self.dataset,
+            self.known_events,
+            config.distance_weights,
+            config.backward,
+            config.decay,
+            config.discount,
         )
         popularity = np.bincount(self.dataset.event_item[self.known_events], minlength=self.dataset.num_items)
         popular, is_allowed = self.popular(k, allowed), self.is_allowed(allowed)
         starts = self.dataset.user_offsets[self.dataset.event_user[targets]]
         table = np.empty((len(targets), k), dtype=np.int64)
         for row, (start, target) in enumerate(zip(starts, targets, strict=True)):
-            near, weights = neighbours.near(self.dataset.event_item[start:target], config.lag_weights)
+            history = self.dataset.event_item[start:target]
+            near, weights = neighbours.near(history, config.lag_weights)
+            near, weights = (near, weights) if repeats else not_taken(near, weights, history)
             near, weights = near[is_allowed[near]], weights[is_allowed[near]]
             table[row] = completed(near[np.lexsort((near, -popularity[near], -weights))], popular, k)
         return table

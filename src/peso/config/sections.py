@@ -179,14 +179,20 @@ class MemoryConfig(Section):
 
     use: bool = True
     """Whether lists and log-likelihoods are those of model and memory together; the paper's are the model's alone."""
-    lag_weights: tuple[Annotated[float, Field(ge=0)], ...] = (1.0, 0.7, 0.5, 0.35, 0.25)
+    lag_weights: tuple[Annotated[float, Field(ge=0)], ...] = (1.0, 0.8, 0.64, 0.51, 0.41, 0.33, 0.26, 0.21, 0.17, 0.13)
     """How much the neighbours of a history's last item count, of the one before it, and so on."""
-    distance_weights: tuple[Annotated[float, Field(ge=0)], ...] = (1.0, 0.7, 0.5, 0.35, 0.25)
-    """How much items that stand next to each other in a user's sequence count, with one item between, and so on."""
-    backward: float = Field(0.5, ge=0)
+    distance_weights: tuple[Annotated[float, Field(ge=0)], ...] = (
+        1.0, 0.85, 0.72, 0.61, 0.52, 0.44, 0.38, 0.32, 0.27, 0.23,
+    )  # fmt: skip
+    """How much items that stand next to each other in a user's sequence count, with one item between, and so on; every
+    further place costs two pairs per event."""
+    backward: float = Field(0.75, ge=0)
     """How much a neighbour that came before counts, relative to one that came after."""
-    decay: float = Field(1.0, gt=0, le=1)
+    decay: float = Field(0.9, gt=0, le=1)
     """Weight of a pair for each block that has passed since."""
+    discount: float = Field(0.4, ge=0, le=1)
+    """How much less the neighbours of items count that many took: those of one that was taken n times weigh n to the
+    power of minus this. 0 counts pairs; 1 asks each item of a history for shares, whatever they rest on."""
     content_weight: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """How much an item of the very content of a history's last item counts, as if it had so often stood behind it; it
     falls with the eighth power of the cosine. "auto" chooses it with the strengths; without effect where peso did not

@@ -46,6 +46,12 @@ class Neighbours:
         return distinct, np.bincount(place, np.concatenate(weights), len(distinct)).astype(np.float64)
 
 
+def not_taken(items: IntArray, weights: FloatArray, history: IntArray) -> tuple[IntArray, FloatArray]:
+    """What is left of weighted items without those of a history: a user's own pairs stand in the counts as well."""
+    is_new = ~np.isin(items, history)
+    return items[is_new], weights[is_new]
+
+
 def events_with_known_earlier(dataset: Dataset, events: IntArray, distance: int) -> IntArray:
     """The events whose user's event some places before them is among the given events as well.
 
@@ -65,9 +71,14 @@ def events_with_known_earlier(dataset: Dataset, events: IntArray, distance: int)
 
 
 def count_neighbours(
-    dataset: Dataset, events: IntArray, distance_weights: Sequence[float], backward: float, decay: float
+    dataset: Dataset,
+    events: IntArray,
+    distance_weights: Sequence[float],
+    backward: float,
+    decay: float,
+    discount: float = 0.0,
 ) -> Neighbours:
-    """Counts over events; far pairs and old ones weigh less.
+    """Counts over events; far pairs and old ones weigh less, and so do the neighbours of an item that many took.
 
     Args:
         dataset: the events.
@@ -75,6 +86,8 @@ def count_neighbours(
         distance_weights: of a pair of neighbouring events, of one with an event between, and so on.
         backward: weight of an item that came before, relative to one that came after.
         decay: in (0, 1]: the weight of a pair for each block between its later event and the newest event.
+        discount: in [0, 1]: of an item that n events name, all neighbours weigh n to the power of minus this: 0 counts
+            pairs, 1 about shares of what stood near it.
     """
     newest = dataset.event_block[events].max(initial=0)
     keys, weights = [np.empty(0, dtype=np.int64)], [np.empty(0)]
@@ -89,4 +102,5 @@ def count_neighbours(
     distinct, counts = distinct[counts > 0], counts[counts > 0]
     sources, items = np.divmod(distinct, dataset.num_items)
     offsets = np.searchsorted(sources, np.arange(dataset.num_items + 1))
-    return Neighbours(offsets.astype(np.int64), items, counts)
+    num_taken = np.bincount(dataset.event_item[events], minlength=dataset.num_items)
+    return Neighbours(offsets.astype(np.int64), items, counts * num_taken[sources].astype(np.float64) ** -discount)

@@ -7,7 +7,8 @@ import numpy as np
 
 from peso.config import MemoryConfig
 from peso.data.dataset import Dataset, IntArray
-from peso.data.neighbours import FloatArray, Neighbours, count_neighbours
+from peso.data.examples import has_repeats
+from peso.data.neighbours import FloatArray, Neighbours, count_neighbours, not_taken
 from peso.decoding.recommend import RememberedItems
 
 STRENGTHS = np.geomspace(0.05, 2000, 33)
@@ -33,6 +34,7 @@ class NeighbourMemory:
         codes: int64 [N, M], the items' codes.
         config: lag weights, and what is fixed.
         content_weight: of `similar`, in counts.
+        has_repeats: whether users take items again; otherwise nobody is reminded of what he took.
         strengths: kappa of each level.
     """
 
@@ -41,17 +43,18 @@ class NeighbourMemory:
     codes: IntArray
     config: MemoryConfig
     content_weight: float
+    has_repeats: bool
     strengths: tuple[float, ...]
 
     def near(self, history: IntArray) -> tuple[IntArray, FloatArray]:
         """What is remembered for the moment after a history: items, int64 [E], ascending, and weights, float64 [E]."""
         items, weights = self.neighbours.near(history, self.config.lag_weights)
-        if self.similar is None or self.content_weight == 0:
-            return items, weights
-        alike, of_alike = self.similar.near(history, self.config.lag_weights)
-        distinct, place = np.unique(np.concatenate([items, alike]), return_inverse=True)
-        together = np.concatenate([weights, self.content_weight * of_alike])
-        return distinct, np.bincount(place, together, len(distinct)).astype(np.float64)
+        if self.similar is not None and self.content_weight > 0:
+            alike, of_alike = self.similar.near(history, self.config.lag_weights)
+            items, place = np.unique(np.concatenate([items, alike]), return_inverse=True)
+            together = np.concatenate([weights, self.content_weight * of_alike])
+            weights = np.bincount(place, together, len(items)).astype(np.float64)
+        return (items, weights) if self.has_repeats else not_taken(items, weights, history)
 
     def recall(self, histories: Sequence[IntArray]) -> RememberedItems:
         """What is remembered for the moment after each history."""
@@ -126,7 +129,10 @@ def build_memory(
         config: weights of pairs, and what else is fixed.
         similar: see `peso.semantic_ids.similar_items`.
     """
-    neighbours = count_neighbours(dataset, events, config.distance_weights, config.backward, config.decay)
+    neighbours = count_neighbours(
+        dataset, events, config.distance_weights, config.backward, config.decay, config.discount
+    )
     strengths = (FIRST_STRENGTH if config.strength == "auto" else config.strength,) * codes.shape[1]
     weight = FIRST_CONTENT_WEIGHT if config.content_weight == "auto" else config.content_weight
-    return NeighbourMemory(neighbours, similar, codes, config, weight if similar is not None else 0.0, strengths)
+    weight = weight if similar is not None else 0.0
+    return NeighbourMemory(neighbours, similar, codes, config, weight, has_repeats(dataset), strengths)

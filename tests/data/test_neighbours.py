@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from peso.data.examples import known_events, targets_of_block
-from peso.data.neighbours import Neighbours, count_neighbours, events_with_known_earlier
+from peso.data.neighbours import Neighbours, count_neighbours, events_with_known_earlier, not_taken
 from worlds import tiny_dataset
 
 
@@ -69,6 +69,15 @@ def test_the_last_items_add_up_by_their_weights() -> None:
     assert {int(item): float(weight) for item, weight in together.items()} == pytest.approx(expected)
     nothing, no_weights = neighbours.near(np.array([], dtype=np.int64), (1.0,))
     assert len(nothing) == len(no_weights) == 0
+
+
+def test_what_was_taken_is_left_out() -> None:
+    items, weights = np.array([2, 5, 7, 9]), np.array([0.2, 0.5, 0.7, 0.9])
+    for history in ([], [3], [9], [1, 9, 5, 12, 5], [2, 5, 7, 9]):
+        found, left = not_taken(items, weights, np.array(history, dtype=np.int64))
+        assert found.tolist() == [item for item in items.tolist() if item not in history]
+        assert left.tolist() == [item / 10 for item in found.tolist()]
+    assert len(not_taken(items[:0], weights[:0], np.array([1, 2]))[0]) == 0
 
 
 def test_held_out_events_of_the_block_are_not_known() -> None:

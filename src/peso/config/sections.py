@@ -1,8 +1,8 @@
 """The tables that every run reads: every number that decides a result, with its meaning under it."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from peso.config.instants import Instant
 from peso.config.section import Section
@@ -200,6 +200,11 @@ class MemoryConfig(Section):
     strength: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     """What the model weighs at every level, in counts: with as many weighted counts both have the same say. "auto"
     chooses it per level and block, by the likelihood of the block's validation targets."""
+
+    @model_serializer(mode="wrap")
+    def _what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Of a memory that is not used nothing else is written, so that it decides no run's name."""
+        return handler(self) if self.use else {"use": False}
 
     @field_validator("lag_weights")
     @classmethod

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from peso.config import MemoryConfig
+from peso.config import MemoryConfig, dump_config, make_config
 from peso.data.dataset import Dataset
 from peso.data.examples import items_taken_before, known_events, targets_of_block
 from peso.data.neighbours import Neighbours
@@ -65,6 +65,13 @@ def test_a_fixed_strength_is_kept() -> None:
     dataset = tiny_dataset()
     memory = build_memory(dataset, known_events(dataset, 1), tiny_codes(), MemoryConfig(strength=3.0))
     assert memory.strengths == (3.0, 3.0, 3.0)
+
+
+def test_a_memory_that_is_not_used_decides_no_name() -> None:
+    unused, other = (make_config(None, {"memory": {"use": False, "decay": decay}}) for decay in (0.9, 0.5))
+    assert dump_config(unused) == dump_config(other)
+    used, another = (make_config(None, {"memory": {"decay": decay}}) for decay in (0.9, 0.5))
+    assert dump_config(used) != dump_config(another)
 
 
 def like_content(dataset: Dataset) -> Neighbours:

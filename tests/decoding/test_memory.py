@@ -1,5 +1,6 @@
 """Model and memory together: against the formula on every item, and inside a search."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -22,6 +23,7 @@ KNOWN = RememberedItems(
     [np.array([2, 9, 17, 31]), np.array([], dtype=np.int64), np.array([0, 39])],
     [np.array([3.0, 1.0, 0.5, 2.0]), np.array([]), np.array([0.25, 40.0])],
     STRENGTHS,
+    0.5,
 )
 
 
@@ -36,7 +38,7 @@ def decoded(
     return recommender.recommend(prompts, build_trie(tiny_codes(), ALL), excluded, memory)
 
 
-def by_formula() -> NDArray[np.float64]:
+def by_formula(power: float = 0.5) -> NDArray[np.float64]:
     """log p of every item, [user, item], level by level from the model's own scores of all codes."""
     codes = tiny_codes()
     by_model = code_log_probabilities()
@@ -46,9 +48,10 @@ def by_formula() -> NDArray[np.float64]:
         counts[KNOWN.items[user]] = KNOWN.weights[user]
         for item in range(40):
             is_behind = np.ones(40, dtype=bool)
-            for level, strength in enumerate(STRENGTHS):
+            for level, of_level in enumerate(STRENGTHS):
                 before = counts[is_behind].sum()
                 is_behind &= codes[:, level] == codes[item, level]
+                strength = of_level * np.exp(by_model[user, item, :level].sum()) ** power
                 share = strength * np.exp(by_model[user, item, level])
                 mixed[user, item] += np.log((counts[is_behind].sum() + share) / (before + strength))
     return mixed
@@ -73,9 +76,10 @@ def code_log_probabilities() -> NDArray[np.float64]:
     return found
 
 
-def test_every_item_gets_the_probability_of_the_formula() -> None:
-    expected = by_formula()
-    items, scores = decoded(40, 40, KNOWN)
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_every_item_gets_the_probability_of_the_formula(power: float) -> None:
+    expected = by_formula(power)
+    items, scores = decoded(40, 40, replace(KNOWN, prefix_power=power))
     np.testing.assert_allclose(scores, np.take_along_axis(expected, items, axis=1), rtol=0, atol=2e-5)
     assert (np.sort(items, axis=1) == ALL).all()
     assert (np.diff(scores, axis=1) <= 0).all()
@@ -115,7 +119,7 @@ def test_probabilities_of_all_items_and_none_sum_to_less_than_one() -> None:
 def test_an_item_nobody_saw_profits_from_its_prefix() -> None:
     codes = tiny_codes()
     similar = [item for item in range(39) if codes[item, 0] == codes[39, 0]]
-    backing_off = RememberedItems(KNOWN.items, KNOWN.weights, (5.0, 200.0, 200.0))
+    backing_off = RememberedItems(KNOWN.items, KNOWN.weights, (5.0, 200.0, 200.0), 0.0)
     alone, mixed = (
         dict(zip(*(side[2] for side in decoded(40, 40, memory)), strict=True)) for memory in (None, backing_off)
     )
@@ -127,7 +131,7 @@ def test_weights_of_prefixes_are_the_sums_of_their_items() -> None:
     trie = build_trie(codes, ALL)
     items = torch.tensor([[31, 2, 17, 9, -1, -1]])
     weights = torch.tensor([[2.0, 3.0, 0.5, 1.0, 0.0, 0.0]])
-    remembered = remembered_nodes(trie, Memory(items, weights, STRENGTHS))
+    remembered = remembered_nodes(trie, Memory(items, weights, STRENGTHS, 0.5))
     assert float(remembered.total) == 6.5
     for level in range(codes.shape[1]):
         expected: dict[tuple[int, ...], float] = {}
@@ -146,6 +150,6 @@ def test_weights_of_prefixes_are_the_sums_of_their_items() -> None:
 
 def test_items_that_the_catalogue_lacks_are_ignored() -> None:
     trie = build_trie(tiny_codes(), np.arange(20))
-    remembered = remembered_nodes(trie, Memory(torch.tensor([[31, 3]]), torch.tensor([[2.0, 1.0]]), STRENGTHS))
+    remembered = remembered_nodes(trie, Memory(torch.tensor([[31, 3]]), torch.tensor([[2.0, 1.0]]), STRENGTHS, 0.5))
     assert remembered.weights[-1][0].tolist() == [1.0, 0.0]
     assert float(remembered.total) == 1.0

@@ -36,7 +36,7 @@ def test_all_of_a_search_is_where_the_model_is(
     recommender = Recommender(model.eval(), vocabulary, DecodingConfig(beam_width=4, num_recommendations=3))
     remembered = [np.array([1, 2]), np.array([4])]
     weights = [np.array([1.0, 2.0]), np.array([0.5])]
-    memory = RememberedItems(remembered, weights, (1.0,) * tiny_codes().shape[1]) if remembers else None
+    memory = RememberedItems(remembered, weights, (1.0,) * tiny_codes().shape[1], 0.3) if remembers else None
     trie = build_trie(tiny_codes(), np.arange(40))
     for _ in range(2):
         items, scores = recommender.recommend(prompts, trie, remembered if excludes else None, memory)

@@ -31,7 +31,8 @@ def test_likelihoods_are_the_formula(has_repeats: bool) -> None:
         for level in range(3):
             before = weights[behind].sum()
             behind = behind & (codes[near, level] == codes[item, level])
-            expected += np.log((weights[behind].sum() + 4.0 * np.exp(by_model[row, level])) / (before + 4.0))
+            strength = 4.0 * np.exp(by_model[row, :level].sum()) ** config.prefix_power
+            expected += np.log((weights[behind].sum() + strength * np.exp(by_model[row, level])) / (before + strength))
         assert found[row] == pytest.approx(expected)
 
 

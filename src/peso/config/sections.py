@@ -200,6 +200,9 @@ class MemoryConfig(Section):
     strength: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     """What the model weighs at every level, in counts: with as many weighted counts both have the same say. "auto"
     chooses it per level and block, by the likelihood of the block's validation targets."""
+    prefix_power: float = Field(0.3, ge=0, le=1)
+    """How much the model's weight goes with the probability that it gives a prefix, as a power of it. 0: it weighs the
+    same behind every prefix, and items next to remembered ones profit most; 1: nothing goes to them."""
 
     @model_serializer(mode="wrap")
     def _what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

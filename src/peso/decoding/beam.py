@@ -80,11 +80,14 @@ def beam_search(
     renormalise = code_scores.normaliser == "trie"
     nodes = torch.zeros(num_users, 1, dtype=torch.int64, device=prompts.device)
     scores = torch.zeros(num_users, 1, device=prompts.device)
+    by_model = None if memory is None else torch.zeros_like(scores)
     bound = torch.full((num_users,), _NO_BEAM, device=prompts.device)
     for level in range(trie.num_levels):
         log_probabilities = code_scores.log_probabilities(hidden, level)
-        step = best_children(trie, level, nodes, scores, log_probabilities, beam_width, dead, renormalise, remembered)
-        nodes, scores = step.nodes, step.scores
+        step = best_children(
+            trie, level, nodes, scores, log_probabilities, beam_width, dead, renormalise, remembered, by_model
+        )
+        nodes, scores, by_model = step.nodes, step.scores, step.by_model
         bound = torch.maximum(bound, step.best_left_out)
         if level == trie.num_levels - 1:
             break

@@ -6,7 +6,6 @@ catalogue's size (on a CPU, rows of children are read only as far as the longest
 Shapes: B users, K beams, C codes, W children looked at per beam (its codes or its row), E excluded items.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,8 @@ from peso.decoding.memory import NO_NODE, RememberedNodes
 from peso.decoding.trie import NO_LEAF, Trie
 
 _NO_BEAM = float("-inf")
+_SURELY_NOT = -1e4
+"""A log-probability that stays finite whatever it is multiplied by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,7 @@ class Step:
         nodes: int64 [B, K'], nodes of the next level; any of them in a slot without a beam.
         scores: float32 [B, K'], descending; -inf marks a slot without a beam.
         best_left_out: float32 [B], score of the best child that the width had no room for; -inf if there is none.
+        by_model: float32 [B, K'], log-probability of each new beam by the model alone, finite; None without a memory.
     """
 
     parent: Tensor
@@ -36,6 +38,7 @@ class Step:
     nodes: Tensor
     scores: Tensor
     best_left_out: Tensor
+    by_model: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,7 @@ def best_children(
     dead: Dead | None = None,
     renormalise: bool = False,
     remembered: RememberedNodes | None = None,
+    by_model: Tensor | None = None,
 ) -> Step:
     r"""The best continuations of every user's beams, $s_{child} = s_{beam} + \log p(code \mid beam)$.
 
@@ -103,6 +107,7 @@ def best_children(
         dead: nodes that must not be entered (see `dead_nodes`).
         renormalise: whether p is renormalised over the children that the trie has under the beam's node, dead or not.
         remembered: what a memory adds to the children's probabilities (see `peso.decoding.memory`).
+        by_model: float32 [B, K], log-probability of each beam by the model alone, finite; of no use without a memory.
 
     Returns:
         K' = min(beam_width, K W) beams per user.
@@ -112,14 +117,17 @@ def best_children(
     if remembered is None:
         of_model = scores
     else:
+        assert by_model is not None, "a memory asks what the model thinks of every prefix"
         # log of what a count of one, and the model's probability times the strength, are worth behind each beam
-        of_count = scores - torch.log(remembered.of_beams(level, nodes) + remembered.strengths[level])
-        of_model = of_count + math.log(remembered.strengths[level])
+        log_strengths = remembered.log_strengths(level, by_model)
+        of_count = scores - torch.logaddexp(remembered.of_beams(level, nodes).log(), log_strengths)
+        of_model = of_count + log_strengths
     if renormalise:
         child_BKW = children.read(log_probabilities, torch.zeros_like(scores))
         # The floor keeps a node without any possible child at -inf instead of NaN.
         normaliser = child_BKW.logsumexp(dim=2).clamp_min(torch.finfo(child_BKW.dtype).min)
         child_BKW.add_((of_model - normaliser).unsqueeze(2))
+        by_model = None if by_model is None else by_model - normaliser
     else:
         child_BKW = children.read(log_probabilities, of_model)
     width, flat = child_BKW.shape[2], child_BKW.flatten(1)
@@ -131,8 +139,8 @@ def best_children(
         columns, is_beam = columns_of(remembered.nodes[level], remembered.parents[level])
         beam = torch.div(columns, width, rounding_mode="floor")
         counted = remembered.weights[level].log() + of_count.gather(1, beam)
-        by_model = flat.gather(1, columns)
-        gain = torch.logaddexp(by_model, counted) - by_model
+        uncounted = flat.gather(1, columns)
+        gain = torch.logaddexp(uncounted, counted) - uncounted
         flat.scatter_add_(1, columns, gain.masked_fill_(~is_beam, 0.0))
     if dead is not None:
         columns, is_beam = columns_of(dead.nodes[level], dead.parents[level])
@@ -147,7 +155,10 @@ def best_children(
         left_out = torch.full_like(best[:, 0], _NO_BEAM)
     parent, place = torch.div(slot, width, rounding_mode="floor"), slot.remainder(width)
     code, new_nodes = children.choose(slot, parent, place)
-    return Step(parent, code, new_nodes, best, left_out)
+    if by_model is not None:
+        of_code = log_probabilities.flatten(1).gather(1, parent * log_probabilities.shape[2] + code)
+        by_model = by_model.gather(1, parent).add_(of_code).clamp_min_(_SURELY_NOT)
+    return Step(parent, code, new_nodes, best, left_out, by_model)
 
 
 def _columns(

@@ -4,17 +4,22 @@ A memory holds, for one user, a weight c(y) for a few items: how often y stood n
 weighs as much as its items together. At every level the model is the prior of a Dirichlet distribution over the codes
 that may follow a prefix:
 
-$p(code \mid prefix) = \frac{c(prefix, code) + \kappa_m p_{model}(code \mid prefix)}{c(prefix) + \kappa_m}$
+$p(code \mid prefix) = \frac{c(prefix, code) + \kappa p_{model}(code \mid prefix)}{c(prefix) + \kappa}, \quad
+\kappa = \kappa_m \, p_{model}(prefix)^{\rho}$
 
 with a strength $\kappa_m$ per level m, and an item's probability is the product over its codes. A user of whom nothing
 is known gets the model alone. Behind a prefix that is remembered well, an item nobody has seen yet still gets the
-model's share of the prefix's mass: what similar items have earned goes to it as well (back-off over prefixes).
+model's share of the prefix's mass: what similar items have earned goes to it as well (back-off over prefixes). The
+power $\rho$ says how much of that stays: at 0 the model has the same say behind every prefix and all of it goes on;
+at 1, with one strength for all levels, items are mixed one by one, $(c(y) + \kappa p_{model}(y)) / (c + \kappa)$, and
+none does.
 
 Source: hierarchical Dirichlet back-off as in language models (MacKay and Peto, 1995), with a language model as prior.
 
 Shapes: B users, E items in memory, K beams.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -32,16 +37,18 @@ class Memory:
     Attributes:
         items: int64 [B, E], filled with -1.
         weights: float32 [B, E], c, 0 in fillers.
-        strengths: kappa > 0 of each level, the weight of the model.
+        strengths: kappa_m > 0 of each level, the weight of the model.
+        prefix_power: rho in [0, 1].
     """
 
     items: Tensor
     weights: Tensor
     strengths: tuple[float, ...]
+    prefix_power: float
 
     def to(self, device: torch.device) -> "Memory":
         """The same on another device."""
-        return Memory(self.items.to(device), self.weights.to(device), self.strengths)
+        return Memory(self.items.to(device), self.weights.to(device), self.strengths, self.prefix_power)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +61,8 @@ class RememberedNodes:
         parents: per level m, int64 [B, E], their parents in level m; fillers where there is no node.
         weights: per level m, float32 [B, E], c of the node; 0 in fillers.
         total: float32 [B, 1], c of the root.
-        strengths: kappa of each level.
+        strengths: kappa_m of each level.
+        prefix_power: rho.
     """
 
     nodes: tuple[Tensor, ...]
@@ -62,6 +70,19 @@ class RememberedNodes:
     weights: tuple[Tensor, ...]
     total: Tensor
     strengths: tuple[float, ...]
+    prefix_power: float
+
+    def log_strengths(self, level: int, prefix_by_model: Tensor) -> Tensor:
+        """Log of kappa behind some prefixes.
+
+        Args:
+            level: of the nodes.
+            prefix_by_model: float32 [B, K], log-probability of each prefix by the model alone.
+
+        Returns:
+            float32 [B, K].
+        """
+        return math.log(self.strengths[level]) + self.prefix_power * prefix_by_model
 
     def of_beams(self, level: int, nodes: Tensor) -> Tensor:
         """C of some nodes of a level.
@@ -105,4 +126,4 @@ def remembered_nodes(trie: Trie, memory: Memory) -> RememberedNodes:
         by_level.append((distinct, parents, weights))
         nodes = parents
     shown, parents_of, weights_of = zip(*reversed(by_level), strict=True)
-    return RememberedNodes(shown, parents_of, weights_of, total, memory.strengths)
+    return RememberedNodes(shown, parents_of, weights_of, total, memory.strengths, memory.prefix_power)

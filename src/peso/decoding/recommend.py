@@ -38,12 +38,14 @@ class RememberedItems:
     Attributes:
         items: per user, int64 [E], distinct.
         weights: per user, float64 [E], positive.
-        strengths: kappa of each level, the weight of the model.
+        strengths: kappa_m of each level, the weight of the model.
+        prefix_power: rho, how much of that weight goes with what the model gives a prefix.
     """
 
     items: Sequence[NDArray[np.int64]]
     weights: Sequence[NDArray[np.float64]]
     strengths: tuple[float, ...]
+    prefix_power: float
 
     def of(self, chosen: NDArray[np.int64]) -> Memory:
         """Of some users, as one batch."""
@@ -51,7 +53,7 @@ class RememberedItems:
         weights = torch.zeros(items.shape)
         for row, number in enumerate(chosen):
             weights[row, : len(self.weights[number])] = torch.from_numpy(self.weights[number])
-        return Memory(items, weights, self.strengths)
+        return Memory(items, weights, self.strengths, self.prefix_power)
 
 
 class Recommender:

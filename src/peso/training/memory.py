@@ -59,7 +59,8 @@ class NeighbourMemory:
     def recall(self, histories: Sequence[IntArray]) -> RememberedItems:
         """What is remembered for the moment after each history."""
         found = [self.near(history) for history in histories]
-        return RememberedItems([items for items, _ in found], [weights for _, weights in found], self.strengths)
+        items, weights = [items for items, _ in found], [weights for _, weights in found]
+        return RememberedItems(items, weights, self.strengths, self.config.prefix_power)
 
     def log_likelihoods(self, histories: Sequence[IntArray], items: IntArray, by_model: FloatArray) -> FloatArray:
         """Of model and memory together; see `peso.decoding.memory`.
@@ -73,7 +74,8 @@ class NeighbourMemory:
             float64 [T], in nats.
         """
         of_prefix, of_code = self._counts(histories, items)
-        return np.asarray(_mixed(of_prefix, of_code, by_model, np.array(self.strengths)).sum(1))
+        strengths = np.array(self.strengths)
+        return np.asarray(_mixed(of_prefix, of_code, by_model, strengths, self.config.prefix_power).sum(1))
 
     def fitted(self, histories: Sequence[IntArray], items: IntArray, by_model: FloatArray) -> "NeighbourMemory":
         """The same memory with the content weight and strengths under which some targets are most likely.
@@ -93,7 +95,8 @@ class NeighbourMemory:
             candidate = replace(self, content_weight=weight)
             of_prefix, of_code = candidate._counts(histories, items)
             options = STRENGTHS if self.config.strength == "auto" else np.array(self.strengths[:1])
-            gains = np.stack([_mixed(of_prefix, of_code, by_model, strength).mean(0) for strength in options])
+            power = self.config.prefix_power
+            gains = np.stack([_mixed(of_prefix, of_code, by_model, strength, power).mean(0) for strength in options])
             if gains.max(0).sum() > best_gain:
                 strengths = tuple(float(strength) for strength in options[gains.argmax(0)])
                 best, best_gain = replace(candidate, strengths=strengths), gains.max(0).sum()
@@ -112,9 +115,11 @@ class NeighbourMemory:
 
 
 def _mixed(
-    of_prefix: FloatArray, of_code: FloatArray, by_model: FloatArray, strength: FloatArray | float
+    of_prefix: FloatArray, of_code: FloatArray, by_model: FloatArray, strength: FloatArray | float, power: float
 ) -> FloatArray:
-    return np.asarray(np.log((of_code + strength * np.exp(by_model)) / (of_prefix + strength)))
+    prefix_by_model = np.cumsum(by_model, axis=1) - by_model
+    weight = strength * np.exp(power * prefix_by_model)
+    return np.asarray(np.log((of_code + weight * np.exp(by_model)) / (of_prefix + weight)))
 
 
 def build_memory(

@@ -13,19 +13,21 @@ from peso.data.neighbours import count_neighbours, not_taken
 
 
 class NeighbourCounts(Baseline):
-    """Items by their weight in the default memory, then the block's popular items, then those of all time."""
+    """Items by their weight in a memory, then the block's popular items, then those of all time."""
 
     name: ClassVar[str] = "neighbours"
+    memory: ClassVar[MemoryConfig] = MemoryConfig()
+    """How it counts: as models do by default."""
 
     @classmethod
     def config(cls) -> dict[str, Any]:
-        """How the default memory counts."""
+        """How it counts."""
         counted = {"lag_weights", "distance_weights", "backward", "decay", "discount"}
-        return MemoryConfig().model_dump(mode="json", include=counted)
+        return cls.memory.model_dump(mode="json", include=counted)
 
     def lists(self, targets: IntArray, k: int, allowed: IntArray) -> IntArray:
         """See `Baseline.lists`; ties go to the more popular item, and own items count where users take them again."""
-        config, repeats = MemoryConfig(), has_repeats(self.dataset)
+        config, repeats = self.memory, has_repeats(self.dataset)
         neighbours = count_neighbours(
             self.dataset,
             self.known_events,

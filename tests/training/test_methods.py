@@ -32,7 +32,10 @@ from streams import config, fill
 
 RANK, SCALE = 2, 2.0
 LAST = 2
-QUICK = {"training": {"epochs": 1, "base_batch_targets": 64}, "evaluation": {"next_block": "off"}}
+QUICK = {
+    "training": {"epochs": 1, "base_batch_targets": 64}, "evaluation": {"next_block": "off"},
+    "memory": {"use": False},  # counts beside the model learn nothing from a method
+}  # fmt: skip
 METRICS = [metric for metric in get_args(MetricName) if metric != "softmax"]
 VARIANTS: dict[str, dict[str, Any]] = {method: {"method": method} for method in METHODS} | {
     "sum_lora latest fresh": {"method": "sum_lora", "cumulative": {"past": "latest", "start": "fresh"}},

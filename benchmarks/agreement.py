@@ -67,7 +67,7 @@ def _searches(materials: Materials) -> dict[str, dict[str, Any]]:
         [generator.choice(items, REMEMBERED_ITEMS, replace=False) for _ in range(NUM_USERS)],
         list(generator.random((NUM_USERS, REMEMBERED_ITEMS)) + 0.1),
         (1.0,) * materials.semantic_ids.codes.shape[1],
-        0.3,
+        materials.config.memory.prefix_power,
     )
     seen = [generator.choice(items, SEEN_ITEMS, replace=False) for _ in range(NUM_USERS)]
     return {"plain": {}, "without_seen": {"excluded": seen}, "with_memory": {"memory": remembered}}

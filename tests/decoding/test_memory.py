@@ -14,6 +14,7 @@ from peso.decoding.recommend import Recommender, RememberedItems
 from peso.decoding.trie import build_trie
 from peso.lm.sequences import SequenceBuilder
 from peso.lm.vocabulary import Vocabulary
+from peso.types import DecodingNormaliser
 from worlds import tiny_backbone, tiny_builder, tiny_codes, tiny_dataset
 
 ALL = np.arange(40)
@@ -28,20 +29,25 @@ KNOWN = RememberedItems(
 
 
 def decoded(
-    width: int, k: int, memory: RememberedItems | None, excluded: list[NDArray[np.int64]] | None = None
+    width: int,
+    k: int,
+    memory: RememberedItems | None,
+    excluded: list[NDArray[np.int64]] | None = None,
+    normaliser: DecodingNormaliser = "level",
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     model, tokenizer = tiny_backbone()
     made: tuple[SequenceBuilder, Vocabulary] = tiny_builder(tokenizer, tiny_dataset(), tiny_codes(), "sid")
     builder, vocabulary = made
-    recommender = Recommender(model, vocabulary, DecodingConfig(num_recommendations=k, beam_width=width))
+    decoding = DecodingConfig(num_recommendations=k, beam_width=width, normaliser=normaliser)
+    recommender = Recommender(model, vocabulary, decoding)
     prompts = [builder.prompt(np.array(history)) for history in HISTORIES]
     return recommender.recommend(prompts, build_trie(tiny_codes(), ALL), excluded, memory)
 
 
-def by_formula(power: float = 0.5) -> NDArray[np.float64]:
+def by_formula(power: float = 0.5, over_children: bool = False) -> NDArray[np.float64]:
     """log p of every item, [user, item], level by level from the model's own scores of all codes."""
     codes = tiny_codes()
-    by_model = code_log_probabilities()
+    by_model = over_the_trie(code_log_probabilities()) if over_children else code_log_probabilities()
     mixed = np.zeros(by_model.shape[:2])
     for user in range(len(mixed)):
         counts = np.zeros(40)
@@ -55,6 +61,18 @@ def by_formula(power: float = 0.5) -> NDArray[np.float64]:
                 share = strength * np.exp(by_model[user, item, level])
                 mixed[user, item] += np.log((counts[is_behind].sum() + share) / (before + strength))
     return mixed
+
+
+def over_the_trie(by_model: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same probabilities over the codes that lead to an item behind each prefix."""
+    codes, found = tiny_codes(), by_model.copy()
+    for item in range(40):
+        behind = np.arange(40)
+        for level in range(3):
+            firsts = behind[np.unique(codes[behind, level], return_index=True)[1]]
+            found[:, item, level] -= np.log(np.exp(by_model[:, firsts, level]).sum(1))
+            behind = behind[codes[behind, level] == codes[item, level]]
+    return found
 
 
 @cache
@@ -76,10 +94,11 @@ def code_log_probabilities() -> NDArray[np.float64]:
     return found
 
 
+@pytest.mark.parametrize("normaliser", ["level", "trie"])
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
-def test_every_item_gets_the_probability_of_the_formula(power: float) -> None:
-    expected = by_formula(power)
-    items, scores = decoded(40, 40, replace(KNOWN, prefix_power=power))
+def test_every_item_gets_the_probability_of_the_formula(power: float, normaliser: DecodingNormaliser) -> None:
+    expected = by_formula(power, over_children=normaliser == "trie")
+    items, scores = decoded(40, 40, replace(KNOWN, prefix_power=power), normaliser=normaliser)
     np.testing.assert_allclose(scores, np.take_along_axis(expected, items, axis=1), rtol=0, atol=2e-5)
     assert (np.sort(items, axis=1) == ALL).all()
     assert (np.diff(scores, axis=1) <= 0).all()

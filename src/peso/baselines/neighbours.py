@@ -9,7 +9,7 @@ from peso.baselines.lists import completed
 from peso.config import MemoryConfig
 from peso.data.dataset import IntArray
 from peso.data.examples import has_repeats
-from peso.data.neighbours import count_neighbours, not_taken
+from peso.data.neighbours import count_as_configured, not_taken
 
 
 class NeighbourCounts(Baseline):
@@ -28,14 +28,7 @@ class NeighbourCounts(Baseline):
     def lists(self, targets: IntArray, k: int, allowed: IntArray) -> IntArray:
         """See `Baseline.lists`; ties go to the more popular item, and own items count where users take them again."""
         config, repeats = self.memory, has_repeats(self.dataset)
-        neighbours = count_neighbours(
-            self.dataset,
-            self.known_events,
-            config.distance_weights,
-            config.backward,
-            config.decay,
-            config.discount,
-        )
+        neighbours = count_as_configured(self.dataset, self.known_events, config)
         popularity = np.bincount(self.dataset.event_item[self.known_events], minlength=self.dataset.num_items)
         popular, is_allowed = self.popular(k, allowed), self.is_allowed(allowed)
         starts = self.dataset.user_offsets[self.dataset.event_user[targets]]

@@ -120,5 +120,5 @@ def _uncapitalised(text: str) -> str:
 
 
 def dump_config(config: RunConfig) -> str:
-    """The complete configuration as TOML; `make_config` reads it back to an equal object."""
+    """The complete configuration as TOML, which `make_config` reads back; an unused memory's options are left out."""
     return tomli_w.dumps(config.model_dump(mode="json"))

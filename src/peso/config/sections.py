@@ -205,9 +205,9 @@ class MemoryConfig(Section):
     same behind every prefix, and items next to remembered ones profit most; 1: nothing goes to them."""
 
     @model_serializer(mode="wrap")
-    def _what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Of a memory that is not used nothing else is written, so that it decides no run's name."""
-        return handler(self) if self.use else {"use": False}
+    def _without_unnamed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Of a memory that is not used nothing else is written, so that it decides no run's name.
+        return super()._without_unnamed(handler) if self.use else {"use": False}
 
     @field_validator("lag_weights")
     @classmethod

@@ -8,7 +8,7 @@ import numpy as np
 from peso.config import MemoryConfig
 from peso.data.dataset import Dataset, IntArray
 from peso.data.examples import has_repeats
-from peso.data.neighbours import FloatArray, Neighbours, count_neighbours, not_taken
+from peso.data.neighbours import FloatArray, Neighbours, count_as_configured, not_taken
 from peso.decoding.recommend import RememberedItems
 
 STRENGTHS = np.geomspace(0.05, 2000, 33)
@@ -134,9 +134,7 @@ def build_memory(
         config: weights of pairs, and what else is fixed.
         similar: see `peso.semantic_ids.similar_items`.
     """
-    neighbours = count_neighbours(
-        dataset, events, config.distance_weights, config.backward, config.decay, config.discount
-    )
+    neighbours = count_as_configured(dataset, events, config)
     strengths = (FIRST_STRENGTH if config.strength == "auto" else config.strength,) * codes.shape[1]
     weight = FIRST_CONTENT_WEIGHT if config.content_weight == "auto" else config.content_weight
     weight = weight if similar is not None else 0.0

@@ -15,11 +15,11 @@ from benchmarks.harness import machine
 from peso.baselines.neighbours import NeighbourCounts
 from peso.config import MemoryConfig, make_config
 from peso.data.examples import items_taken_before, known_events, targets_of_block
-from peso.data.neighbours import FloatArray
 from peso.evaluation.ndcg import ndcg
 from peso.evaluation.tables import ranks_in_lists
 from peso.files import write_json, write_text
 from peso.lm.rows import one_target_per_row
+from peso.memory.neighbours import FloatArray
 from peso.training.base import load_state, read_base
 from peso.training.code_losses import code_losses
 from peso.training.materials import Materials, load_materials

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from peso.data.neighbours import Neighbours
+from peso.memory.neighbours import Neighbours
 from peso.semantic_ids import similar_items as module
 from peso.semantic_ids.similar_items import NUM_SIMILAR, SHARPNESS, similar_items
 

@@ -8,7 +8,7 @@ import pytest
 from peso.config import MemoryConfig, dump_config, make_config
 from peso.data.dataset import Dataset
 from peso.data.examples import items_taken_before, known_events, targets_of_block
-from peso.data.neighbours import Neighbours
+from peso.memory.neighbours import Neighbours
 from peso.training.memory import CONTENT_WEIGHTS, FIRST_CONTENT_WEIGHT, FIRST_STRENGTH, STRENGTHS, build_memory
 from worlds import tiny_codes, tiny_dataset
 

@@ -9,7 +9,7 @@ from peso.baselines.lists import completed
 from peso.config import MemoryConfig
 from peso.data.dataset import IntArray
 from peso.data.examples import has_repeats
-from peso.data.neighbours import count_as_configured, not_taken
+from peso.memory.neighbours import count_as_configured, not_taken
 
 
 class NeighbourCounts(Baseline):

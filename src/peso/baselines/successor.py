@@ -7,7 +7,7 @@ import numpy as np
 from peso.baselines.base import Baseline
 from peso.baselines.lists import completed
 from peso.data.dataset import IntArray
-from peso.data.neighbours import events_with_known_earlier
+from peso.memory.neighbours import events_with_known_earlier
 
 
 class Successor(Baseline):

@@ -8,7 +8,7 @@ Shapes: N items, D dimensions.
 import numpy as np
 
 from peso.data.dataset import IntArray
-from peso.data.neighbours import Neighbours
+from peso.memory.neighbours import Neighbours
 from peso.semantic_ids.frozen import Vectors
 
 NUM_SIMILAR = 50

@@ -11,7 +11,6 @@ from peso.config import RunConfig
 from peso.data.dataset import Dataset, IntArray
 from peso.data.item_times import load_item_times
 from peso.data.list_rules import ListRules
-from peso.data.neighbours import Neighbours
 from peso.data.storage import load_dataset
 from peso.errors import ConfigError
 from peso.files import hash_of_json
@@ -20,6 +19,7 @@ from peso.lm.new_tokens import TitledItems
 from peso.lm.sequences import SequenceBuilder
 from peso.lm.templates import build_template
 from peso.lm.vocabulary import build_vocabulary
+from peso.memory.neighbours import Neighbours
 from peso.semantic_ids.added_items import AddedItems
 from peso.semantic_ids.catalogue import SemanticIds, load_semantic_ids
 from peso.semantic_ids.frozen import Vectors

@@ -8,8 +8,8 @@ import numpy as np
 from peso.config import MemoryConfig
 from peso.data.dataset import Dataset, IntArray
 from peso.data.examples import has_repeats
-from peso.data.neighbours import FloatArray, Neighbours, count_as_configured, not_taken
 from peso.decoding.recommend import RememberedItems
+from peso.memory.neighbours import FloatArray, Neighbours, count_as_configured, not_taken
 
 STRENGTHS = np.geomspace(0.05, 2000, 33)
 """What a level's strength is chosen from: 1.4 times from one to the next."""

@@ -12,8 +12,8 @@ from scipy.sparse import coo_array, csr_array
 from sklearn.utils.extmath import randomized_svd
 
 from peso.data.dataset import Dataset
-from peso.data.neighbours import count_neighbours
 from peso.errors import DataError
+from peso.memory.neighbours import count_neighbours
 from peso.seeding import derive_seed
 from peso.semantic_ids.encoders.base import unit_rows
 from peso.semantic_ids.encoders.precomputed import PrecomputedEncoder

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from peso.data.examples import known_events, targets_of_block
-from peso.data.neighbours import Neighbours, count_neighbours, events_with_known_earlier, not_taken
+from peso.memory.neighbours import Neighbours, count_neighbours, events_with_known_earlier, not_taken
 from worlds import tiny_dataset
 
 

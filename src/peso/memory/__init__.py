@@ -1,0 +1,1 @@
+"""What stood near what, without a model: how it is counted, mixed with probabilities, and chosen."""

@@ -157,9 +157,9 @@ def test_only_what_is_missing_is_run(workspace: Path, table: dict[str, Any], mon
     measured = []
     original = peso.training.measure.measure_in_block
 
-    def counting(materials: Any, reader: Any, block: int) -> Any:
+    def counting(materials: Any, reader: Any, memory: Any, block: int) -> Any:
         measured.append((materials.run_id, block))
-        return original(materials, reader, block)
+        return original(materials, reader, memory, block)
 
     monkeypatch.setattr(peso.training.stream, "measure_in_block", counting)
     again = study("table2", workspace, "repaired")

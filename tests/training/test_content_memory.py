@@ -8,9 +8,9 @@ import pytest
 from catalogues import shop_dataset
 from peso.data.storage import save_dataset
 from peso.files import read_json
+from peso.memory.choice import CONTENT_WEIGHTS
 from peso.semantic_ids.adding import add_items
 from peso.semantic_ids.encoding import EncodingRequest, encode_workspace
-from peso.training.memory import CONTENT_WEIGHTS
 from peso.training.recommending import recommend_for_user
 from peso.training.stream import run_stream
 from streams import config, fill
@@ -30,9 +30,9 @@ def test_the_weight_is_chosen_and_recorded(shop: Path) -> None:
     with_content = read_json(run_stream(shop, config(**RUN)) / "result.json", "result")
     without = read_json(run_stream(shop, config(**RUN, memory={"content_weight": 0})) / "result.json", "result")
     (block,), (plain,) = with_content["blocks"], without["blocks"]
-    assert block["memory_content_weight"] in CONTENT_WEIGHTS[1:]
+    assert block["memory"]["content_weight"] in CONTENT_WEIGHTS[1:]
     assert block["log_likelihood"] != plain["log_likelihood"]
-    assert "memory_content_weight" not in plain
+    assert plain["memory"]["content_weight"] == 0
 
 
 def test_an_item_added_today_is_recommended_for_its_content(shop: Path, tmp_path: Path) -> None:
@@ -49,5 +49,5 @@ def test_an_item_added_today_is_recommended_for_its_content(shop: Path, tmp_path
 
 def test_imported_codes_have_no_content(tmp_path: Path) -> None:
     result = read_json(run_stream(fill(tmp_path), config(**RUN)) / "result.json", "result")
-    assert all("memory_content_weight" not in block for block in result["blocks"])
-    assert all(len(block["memory_strengths"]) for block in result["blocks"])
+    assert all(block["memory"]["content_weight"] == 0 for block in result["blocks"])
+    assert all(len(block["memory"]["strengths"]) == 3 for block in result["blocks"])

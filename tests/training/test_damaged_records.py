@@ -76,7 +76,7 @@ def test_an_update_that_says_more(workspace: Path) -> None:
     [
         (without("blocks"), "blocks"),
         (lambda record: record | {"blocks": {}}, "blocks"),
-        (lambda record: record | {"blocks": [{"memory_strengths": 1}]}, r"blocks\.0\.memory_strengths"),
+        (lambda record: record | {"blocks": [{"memory": {}}]}, r"blocks\.0\.memory\.lag_weights"),
     ],
 )
 def test_a_result_under_lists(workspace: Path, damage: Damage, field: str) -> None:

@@ -1,15 +1,18 @@
 """Likelihoods of model and memory together, and the strengths that validation targets choose."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from peso.config import MemoryConfig, dump_config, make_config
-from peso.data.dataset import Dataset
+from peso.data.dataset import Dataset, IntArray
 from peso.data.examples import items_taken_before, known_events, targets_of_block
-from peso.memory.neighbours import Neighbours
-from peso.training.memory import CONTENT_WEIGHTS, FIRST_CONTENT_WEIGHT, FIRST_STRENGTH, STRENGTHS, build_memory
+from peso.memory.choice import CONTENT_WEIGHTS, STRENGTHS
+from peso.memory.neighbours import FloatArray, Neighbours
+from peso.memory.weights import FIRST_CONTENT_WEIGHT, FIRST_STRENGTH
+from peso.training.memory import NeighbourMemory, build_memory, weights_for
 from worlds import tiny_codes, tiny_dataset
 
 
@@ -36,36 +39,50 @@ def test_likelihoods_are_the_formula(has_repeats: bool) -> None:
         assert found[row] == pytest.approx(expected)
 
 
+def fitted(
+    dataset: Dataset,
+    events: IntArray,
+    config: MemoryConfig,
+    histories: Sequence[IntArray],
+    items: IntArray,
+    by_model: FloatArray,
+    similar: Neighbours | None = None,
+) -> NeighbourMemory:
+    codes = tiny_codes()
+    weights = weights_for(dataset, events, codes, config, histories, items, by_model, similar)
+    return build_memory(dataset, events, codes, config, similar, weights)
+
+
 def test_the_chosen_strengths_are_the_best_of_each_level() -> None:
-    dataset, codes = tiny_dataset(num_users=40), tiny_codes()
-    memory = build_memory(dataset, known_events(dataset, 1), codes, MemoryConfig())
+    dataset = tiny_dataset(num_users=40)
     targets = targets_of_block(dataset, 1, "valid")
     histories, items = items_taken_before(dataset, targets), dataset.event_item[targets]
     by_model = np.log(np.random.default_rng(1).uniform(0.05, 0.9, (len(targets), 3)))
-    chosen = memory.fitted(histories, items, by_model)
+    chosen = fitted(dataset, known_events(dataset, 1), MemoryConfig(), histories, items, by_model)
     best = chosen.log_likelihoods(histories, items, by_model).mean()
     for level in range(3):
         for other in STRENGTHS[::4]:
-            strengths = list(chosen.strengths)
+            strengths = list(chosen.weights.strengths)
             strengths[level] = float(other)
-            rival = replace(chosen, strengths=tuple(strengths))
+            rival = replace(chosen, weights=replace(chosen.weights, strengths=tuple(strengths)))
             assert rival.log_likelihoods(histories, items, by_model).mean() <= best + 1e-12
 
 
 def test_a_model_that_knows_better_is_trusted() -> None:
-    dataset, codes = tiny_dataset(), tiny_codes()
-    memory = build_memory(dataset, known_events(dataset, 1), codes, MemoryConfig())
-    targets = targets_of_block(dataset, 1, "valid")
+    dataset = tiny_dataset()
+    events, targets = known_events(dataset, 1), targets_of_block(dataset, 1, "valid")
     histories, items = items_taken_before(dataset, targets), dataset.event_item[targets]
     certain = np.zeros((len(targets), 3))
-    assert memory.fitted(histories, items, certain).strengths == (STRENGTHS[-1],) * 3
-    assert memory.fitted([], items[:0], certain[:0]).strengths == (FIRST_STRENGTH,) * 3
+    found = fitted(dataset, events, MemoryConfig(), histories, items, certain)
+    assert found.weights.strengths == (STRENGTHS[-1],) * 3
+    none = fitted(dataset, events, MemoryConfig(), [], items[:0], certain[:0])
+    assert none.weights.strengths == (FIRST_STRENGTH,) * 3
 
 
 def test_a_fixed_strength_is_kept() -> None:
     dataset = tiny_dataset()
     memory = build_memory(dataset, known_events(dataset, 1), tiny_codes(), MemoryConfig(strength=3.0))
-    assert memory.strengths == (3.0, 3.0, 3.0)
+    assert memory.weights.strengths == (3.0, 3.0, 3.0)
 
 
 def test_a_memory_that_is_not_used_decides_no_name() -> None:
@@ -96,27 +113,26 @@ def test_like_content_counts_with_its_weight() -> None:
     )
     assert list(found) == sorted(found)
     without = build_memory(dataset, known_events(dataset, 1), tiny_codes(), config)
-    assert without.content_weight == 0 and without.near(np.array([5, 9]))[0].tolist() == list(counts)
+    assert without.weights.content_weight == 0 and without.near(np.array([5, 9]))[0].tolist() == list(counts)
 
 
 def test_the_content_weight_is_the_likeliest() -> None:
     """Targets that are like the last item, and never stood near it, ask for content; a fixed weight stays."""
-    dataset, codes = tiny_dataset(), tiny_codes()
+    dataset = tiny_dataset()
     events, similar = known_events(dataset, 0), like_content(dataset)
     histories = [np.array([item]) for item in range(20)]
     items = np.array([item + 1 for item in range(20)])
     by_model = np.log(np.full((20, 3), 0.1))
-    memory = build_memory(dataset, events, codes, MemoryConfig(), similar)
-    chosen = memory.fitted(histories, items, by_model)
+    fixed_counting = {"lag_weights": (1.0, 0.5), "distance_weights": (1.0, 0.5), "backward": 0.5}
+    chosen = fitted(dataset, events, MemoryConfig(**fixed_counting), histories, items, by_model, similar)
     best = chosen.log_likelihoods(histories, items, by_model).mean()
-    assert chosen.content_weight >= 10
+    assert chosen.weights.content_weight >= 10
     for weight in CONTENT_WEIGHTS:
-        fixed = build_memory(dataset, events, codes, MemoryConfig(content_weight=weight), similar)
-        fitted = fixed.fitted(histories, items, by_model)
-        assert fitted.content_weight == weight
-        assert fitted.log_likelihoods(histories, items, by_model).mean() <= best + 1e-12
-    both = build_memory(dataset, events, codes, MemoryConfig(content_weight="auto", strength=3.0), similar)
-    assert both.fitted(histories, items, by_model).strengths == (3.0, 3.0, 3.0)
-    assert both.fitted(histories, items, by_model).content_weight > 0
-    none = memory.fitted([], items[:0], by_model[:0])
+        config = MemoryConfig(**fixed_counting, content_weight=weight)
+        fixed = fitted(dataset, events, config, histories, items, by_model, similar)
+        assert fixed.weights.content_weight == weight
+        assert fixed.log_likelihoods(histories, items, by_model).mean() <= best + 1e-12
+    both = fitted(dataset, events, MemoryConfig(strength=3.0), histories, items, by_model, similar)
+    assert both.weights.strengths == (3.0, 3.0, 3.0) and both.weights.content_weight > 0
+    none = fitted(dataset, events, MemoryConfig(), [], items[:0], by_model[:0], similar).weights
     assert (none.content_weight, none.strengths) == (FIRST_CONTENT_WEIGHT, (FIRST_STRENGTH,) * 3)

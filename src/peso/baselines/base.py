@@ -25,6 +25,7 @@ class Baseline(ABC):
             previous: the same rival after the block before, for those that carry something on; None for block 0.
         """
         self.dataset = dataset
+        self.model_block = model_block
         self.block_events = targets_of_block(dataset, model_block, "train")
         self.known_events = known_events(dataset, model_block)
 

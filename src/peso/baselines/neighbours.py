@@ -8,15 +8,22 @@ from peso.baselines.base import Baseline
 from peso.baselines.lists import completed
 from peso.config import MemoryConfig
 from peso.data.dataset import IntArray
-from peso.data.examples import has_repeats
-from peso.memory.neighbours import count_as_configured, not_taken
+from peso.data.examples import has_repeats, items_taken_before
+from peso.memory.choice import chosen_weights, targets_to_choose_by
+from peso.memory.evidence import gather_evidence
+from peso.memory.neighbours import count_neighbours, not_taken
+from peso.memory.weights import MemoryWeights, usual_weights
 
 
 class NeighbourCounts(Baseline):
-    """Items by their weight in a memory, then the block's popular items, then those of all time."""
+    """Items by their weight in a memory, then the block's popular items, then those of all time.
+
+    What its settings leave open is chosen as beside a model, on the block's validation targets, with the items' shares
+    of the known events in the model's place.
+    """
 
     name: ClassVar[str] = "neighbours"
-    memory: ClassVar[MemoryConfig] = MemoryConfig()
+    memory: ClassVar[MemoryConfig] = MemoryConfig(content_weight=0)
     """How it counts: as models do by default."""
 
     @classmethod
@@ -27,16 +34,33 @@ class NeighbourCounts(Baseline):
 
     def lists(self, targets: IntArray, k: int, allowed: IntArray) -> IntArray:
         """See `Baseline.lists`; ties go to the more popular item, and own items count where users take them again."""
-        config, repeats = self.memory, has_repeats(self.dataset)
-        neighbours = count_as_configured(self.dataset, self.known_events, config)
-        popularity = np.bincount(self.dataset.event_item[self.known_events], minlength=self.dataset.num_items)
+        config, weights, repeats = self.memory, self.weights(), has_repeats(self.dataset)
+        neighbours = count_neighbours(
+            self.dataset, self.known_events, weights.distance_weights, weights.backward, config.decay, config.discount
+        )
+        popularity = self._num_taken()
         popular, is_allowed = self.popular(k, allowed), self.is_allowed(allowed)
         starts = self.dataset.user_offsets[self.dataset.event_user[targets]]
         table = np.empty((len(targets), k), dtype=np.int64)
         for row, (start, target) in enumerate(zip(starts, targets, strict=True)):
             history = self.dataset.event_item[start:target]
-            near, weights = neighbours.near(history, config.lag_weights)
-            near, weights = (near, weights) if repeats else not_taken(near, weights, history)
-            near, weights = near[is_allowed[near]], weights[is_allowed[near]]
-            table[row] = completed(near[np.lexsort((near, -popularity[near], -weights))], popular, k)
+            near, counts = neighbours.near(history, weights.lag_weights)
+            near, counts = (near, counts) if repeats else not_taken(near, counts, history)
+            near, counts = near[is_allowed[near]], counts[is_allowed[near]]
+            table[row] = completed(near[np.lexsort((near, -popularity[near], -counts))], popular, k)
         return table
+
+    def weights(self) -> MemoryWeights:
+        """How it counts after the block; an item is one code here."""
+        dataset, config = self.dataset, self.memory
+        targets = targets_to_choose_by(dataset, self.model_block)
+        usual = usual_weights(config, num_levels=1, has_content=False)
+        histories, items = items_taken_before(dataset, targets), dataset.event_item[targets]
+        codes, repeats = np.arange(dataset.num_items)[:, None], has_repeats(dataset)
+        evidence = gather_evidence(dataset, self.known_events, codes, histories, items, config, usual, repeats)
+        num_taken = self._num_taken() + 1.0
+        shares = np.log(num_taken / num_taken.sum())
+        return chosen_weights(evidence, shares[items][:, None], config, usual)
+
+    def _num_taken(self) -> IntArray:
+        return np.bincount(self.dataset.event_item[self.known_events], minlength=self.dataset.num_items)

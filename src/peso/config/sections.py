@@ -179,15 +179,16 @@ class MemoryConfig(Section):
 
     use: bool = True
     """Whether lists and log-likelihoods are those of model and memory together; the paper's are the model's alone."""
-    lag_weights: tuple[Annotated[float, Field(ge=0)], ...] = (1.0, 0.8, 0.64, 0.51, 0.41, 0.33, 0.26, 0.21, 0.17, 0.13)
-    """How much the neighbours of a history's last item count, of the one before it, and so on."""
-    distance_weights: tuple[Annotated[float, Field(ge=0)], ...] = (
-        1.0, 0.85, 0.72, 0.61, 0.52, 0.44, 0.38, 0.32, 0.27, 0.23,
-    )  # fmt: skip
+    lag_weights: tuple[Annotated[float, Field(ge=0)], ...] | Literal["auto"] = "auto"
+    """How much the neighbours of a history's last item count, of the one before it, and so on. "auto" reaches ten
+    items back and chooses by which ratio weights fall, as `peso.memory.choice` says, by the likelihood of the block's
+    validation targets; by 0.8 where they do not tell."""
+    distance_weights: tuple[Annotated[float, Field(ge=0)], ...] | Literal["auto"] = "auto"
     """How much items that stand next to each other in a user's sequence count, with one item between, and so on; every
-    further place costs two pairs per event."""
-    backward: float = Field(0.75, ge=0)
-    """How much a neighbour that came before counts, relative to one that came after."""
+    further place costs two pairs per event. "auto", in the same way, over ten places; by 0.85 where nothing tells."""
+    backward: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """How much a neighbour that came before counts, relative to one that came after. "auto", in the same way; 0.75
+    where nothing tells."""
     decay: float = Field(0.9, gt=0, le=1)
     """Weight of a pair for each block that has passed since."""
     discount: float = Field(0.4, ge=0, le=1)
@@ -211,8 +212,8 @@ class MemoryConfig(Section):
 
     @field_validator("lag_weights")
     @classmethod
-    def _remembers(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not any(value):
+    def _remembers(cls, value: tuple[float, ...] | str) -> tuple[float, ...] | str:
+        if value != "auto" and not any(value):
             raise ValueError("one weight at least must be above 0; memory.use = false turns the memory off")
         return value
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from peso.config import MemoryConfig
 from peso.data.dataset import Dataset, IntArray
 
 FloatArray = NDArray[np.float64]
@@ -45,11 +44,6 @@ class Neighbours:
             return np.empty(0, dtype=np.int64), np.empty(0)
         distinct, place = np.unique(np.concatenate(items), return_inverse=True)
         return distinct, np.bincount(place, np.concatenate(weights), len(distinct)).astype(np.float64)
-
-
-def count_as_configured(dataset: Dataset, events: IntArray, config: MemoryConfig) -> Neighbours:
-    """`count_neighbours` with a memory's weights."""
-    return count_neighbours(dataset, events, config.distance_weights, config.backward, config.decay, config.discount)
 
 
 def not_taken(items: IntArray, weights: FloatArray, history: IntArray) -> tuple[IntArray, FloatArray]:

@@ -12,7 +12,7 @@ from peso.experiments.results import RunRecord
 from peso.files import atomic_path
 from peso.training.base import load_base, read_base
 from peso.training.materials import load_materials
-from peso.training.measure import measure_any_block
+from peso.training.measure import measure_any_block, memory_after
 
 
 def targets_of_every_model(workspace: Path, run: RunRecord) -> pl.DataFrame:
@@ -34,7 +34,10 @@ def targets_of_every_model(workspace: Path, run: RunRecord) -> pl.DataFrame:
         if not path.exists():
             base = read_base(materials, workspace / "bases")
             _, reader = load_base(materials, base, run.folder / "adapters" / f"block_{model_block}")
-            measured = [measure_any_block(materials, reader, model_block, block) for block in range(1, num_blocks)]
+            memory = memory_after(materials, reader, model_block)
+            measured = [
+                measure_any_block(materials, reader, memory, model_block, block) for block in range(1, num_blocks)
+            ]
             with atomic_path(path) as temporary:
                 pl.concat([one.targets for one in measured]).write_parquet(temporary)
         frames.append(pl.read_parquet(path))

@@ -22,10 +22,12 @@ from peso.decoding.trie import Trie, build_trie
 from peso.evaluation.tables import list_rows, ranks_in_lists, target_rows
 from peso.lm.rows import one_target_per_row
 from peso.lm.sharding import answering_others
+from peso.memory.choice import targets_to_choose_by
+from peso.memory.weights import MemoryWeights
 from peso.semantic_ids.added_items import AddedItems
 from peso.training.code_losses import code_losses
 from peso.training.materials import Materials, Reader
-from peso.training.memory import NeighbourMemory, build_memory
+from peso.training.memory import NeighbourMemory, build_memory, is_open, weights_for
 from peso.training.processes import gather_shares, own_share
 
 
@@ -40,8 +42,7 @@ class Measurement:
         num_invalid: listed items outside the catalogue (0 unless decoding is broken).
         num_duplicates: items listed twice for one user (0 unless decoding is broken).
         seconds: time for all of it.
-        memory_strengths: what the model weighed against the memory at each level; None without a memory.
-        memory_content_weight: what like content weighed in it; None without a memory or without vectors of items.
+        memory: how the memory counted; None without one.
     """
 
     protocol: str
@@ -50,39 +51,54 @@ class Measurement:
     num_invalid: int
     num_duplicates: int
     seconds: float
-    memory_strengths: tuple[float, ...] | None
-    memory_content_weight: float | None
+    memory: MemoryWeights | None
 
 
-def measure_in_block(materials: Materials, reader: Reader, block: int) -> Measurement:
-    """The paper's protocol: the block's test targets, one per user, with the model after that block."""
+def measure_in_block(materials: Materials, reader: Reader, memory: NeighbourMemory | None, block: int) -> Measurement:
+    """The paper's protocol: the block's test targets, one per user, with the model after that block.
+
+    Args:
+        materials: data and configuration.
+        reader: the model.
+        memory: what is beside it; see `memory_after`.
+        block: which.
+    """
     targets = targets_of_block(materials.dataset, block, "test")
-    return _measure(materials, reader, "in_block", block, block, targets)
+    return _measure(materials, reader, memory, "in_block", block, block, targets)
 
 
-def measure_next_block(materials: Materials, reader: Reader, model_block: int) -> Measurement:
+def measure_next_block(
+    materials: Materials, reader: Reader, memory: NeighbourMemory | None, model_block: int
+) -> Measurement:
     """The protocol of a deployment: every interaction of the next block, with the model after this one."""
     targets = all_events_of_block(materials.dataset, model_block + 1)
-    return _measure(materials, reader, "next_block", model_block, model_block + 1, targets)
+    return _measure(materials, reader, memory, "next_block", model_block, model_block + 1, targets)
 
 
-def measure_any_block(materials: Materials, reader: Reader, model_block: int, block: int) -> Measurement:
+def measure_any_block(
+    materials: Materials, reader: Reader, memory: NeighbourMemory | None, model_block: int, block: int
+) -> Measurement:
     """The test targets of any block, with the model after any other: what is forgotten and what is carried over.
 
     A later model has met an earlier block's test items in its histories, and never as what it had to answer.
     """
     targets = targets_of_block(materials.dataset, block, "test")
-    return _measure(materials, reader, "any_block", model_block, block, targets)
+    return _measure(materials, reader, memory, "any_block", model_block, block, targets)
 
 
 def _measure(
-    materials: Materials, reader: Reader, protocol: str, model_block: int, block: int, targets: IntArray
+    materials: Materials,
+    reader: Reader,
+    memory: NeighbourMemory | None,
+    protocol: str,
+    model_block: int,
+    block: int,
+    targets: IntArray,
 ) -> Measurement:
     started = time.perf_counter()
     dataset, config = materials.dataset, materials.config
     rows = one_target_per_row(dataset, targets, config.max_history)
     by_code = -code_losses(reader.model, reader.likelihood, reader.builder, rows)
-    memory = memory_after(materials, reader, model_block) if config.memory.use else None
     if memory is None:
         log_likelihoods = by_code.sum(1)
     else:
@@ -110,25 +126,27 @@ def _measure(
         seen_items_mask=items_seen_in_training(dataset, model_block),
     )
     seconds = time.perf_counter() - started
-    strengths = None if memory is None else memory.strengths
-    content_weight = None if memory is None or memory.similar is None else memory.content_weight
-    return Measurement(
-        protocol, frame, recommendations, num_invalid, num_duplicates, seconds, strengths, content_weight
-    )
+    weights = None if memory is None else memory.weights
+    return Measurement(protocol, frame, recommendations, num_invalid, num_duplicates, seconds, weights)
 
 
-def memory_after(materials: Materials, reader: Reader, block: int) -> NeighbourMemory:
-    """The memory beside the model after a block; what is open about it comes from the block's validation targets."""
-    dataset, config = materials.dataset, materials.config
-    codes = materials.semantic_ids.codes
-    memory = build_memory(dataset, known_events(dataset, block), codes, config.memory, materials.similar_items)
-    is_content_open = memory.similar is not None and config.memory.content_weight == "auto"
-    if config.memory.strength != "auto" and not is_content_open:
-        return memory
-    targets = targets_of_block(dataset, block, "valid")
-    rows = one_target_per_row(dataset, targets, config.max_history)
-    by_code = -code_losses(reader.model, reader.likelihood, reader.builder, rows)
-    return memory.fitted(items_taken_before(dataset, targets), dataset.event_item[targets], by_code)
+def memory_after(materials: Materials, reader: Reader, block: int) -> NeighbourMemory | None:
+    """The memory beside the model after a block; what is open about it comes from the block's validation targets.
+
+    Returns:
+        None where the configuration has no use for one.
+    """
+    dataset, config, codes = materials.dataset, materials.config, materials.semantic_ids.codes
+    if not config.memory.use:
+        return None
+    events, similar, weights = known_events(dataset, block), materials.similar_items, None
+    if is_open(config.memory, similar is not None):
+        targets = targets_to_choose_by(dataset, block)
+        rows = one_target_per_row(dataset, targets, config.max_history)
+        by_code = -code_losses(reader.model, reader.likelihood, reader.builder, rows)
+        histories, items = items_taken_before(dataset, targets), dataset.event_item[targets]
+        weights = weights_for(dataset, events, codes, config.memory, histories, items, by_code, similar)
+    return build_memory(dataset, events, codes, config.memory, similar, weights)
 
 
 def recommend_for(

@@ -26,8 +26,7 @@ _COUNTS_FILE = "counts.json"
 _COUNTS: dict[str, Kind] = {
     "num_invalid": int,
     "num_duplicates": int,
-    "memory_strengths": list | None,
-    "memory_content_weight": float | int | None,
+    "memory": dict | None,
     "seconds": {"in_block?": float, "next_block?": float},
 }
 _UPDATE: dict[str, Kind] = {
@@ -58,8 +57,7 @@ def write_measurements(folder: Path, measurements: list[Measurement]) -> None:
         {
             "num_invalid": sum(measurement.num_invalid for measurement in measurements),
             "num_duplicates": sum(measurement.num_duplicates for measurement in measurements),
-            "memory_strengths": measurements[0].memory_strengths if measurements else None,
-            "memory_content_weight": measurements[0].memory_content_weight if measurements else None,
+            "memory": measurements[0].memory.record() if measurements and measurements[0].memory else None,
             "seconds": {measurement.protocol: measurement.seconds for measurement in measurements},
         },
     )
@@ -180,10 +178,8 @@ def _summaries(
 
 
 def _chosen(count: dict[str, Any], update: Update) -> dict[str, Any]:
-    """The strengths that a block chose, where it had a choice, and its share where it did not go all the way."""
-    chosen = {"memory_strengths": count["memory_strengths"]} if count["memory_strengths"] else {}
-    if count["memory_content_weight"] is not None:
-        chosen["memory_content_weight"] = count["memory_content_weight"]
+    """How a block's memory counts, the strength that it chose, and its share where it did not go all the way."""
+    chosen = {"memory": count["memory"]} if count["memory"] else {}
     if kept := [trial["strength"] for trial in update.strengths if trial["selected"]]:
         chosen["proximal_strength"] = kept[0]
     shares = [epoch.get("share", 1.0) for epoch in update.epochs if epoch["selected"]]

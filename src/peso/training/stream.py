@@ -24,7 +24,7 @@ from peso.training.base import BASE_BLOCK, Base, load_state
 from peso.training.base_training import prepare_base
 from peso.training.finished import RESULT
 from peso.training.materials import Materials, Reader, load_materials
-from peso.training.measure import Measurement, measure_in_block, measure_next_block
+from peso.training.measure import Measurement, measure_in_block, measure_next_block, memory_after
 from peso.training.outcome import MEASURED, update_id_of, write_measurements, write_outcome
 from peso.training.processes import (
     check_processes,
@@ -120,13 +120,14 @@ def _run_blocks(materials: Materials, base: Base, folder: Path) -> None:
 
 
 def _measurements(materials: Materials, reader: Reader, block: int) -> Iterator[Measurement]:
+    memory = memory_after(materials, reader, block)
     if block > BASE_BLOCK:
-        measurement = measure_in_block(materials, reader, block)
+        measurement = measure_in_block(materials, reader, memory, block)
         ranks = measurement.targets["rank"]
         log.info("block %d: %d of %d test targets in the first 10", block, ranks.count(), len(ranks))
         yield measurement
     if block + 1 < materials.dataset.num_blocks and materials.config.evaluation.next_block != "off":
-        yield measure_next_block(materials, reader, block)
+        yield measure_next_block(materials, reader, memory, block)
 
 
 def _trained_elsewhere(materials: Materials, folder: Path, block: int) -> Path | None:

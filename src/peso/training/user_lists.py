@@ -1,7 +1,7 @@
 """A finished run's newest model, loaded once, and what it recommends to any users of its workspace."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from peso.decoding.recommend import Recommender
 from peso.decoding.reserved import Reserved, recommend_with_new
 from peso.decoding.trie import Trie, build_trie
 from peso.lm.sequences import SequenceBuilder
+from peso.memory.weights import MemoryWeights, weights_of_record
 from peso.semantic_ids.added_items import AddedItems, catalogue_fingerprint, load_added_items
 from peso.training.base import load_state, read_base
 from peso.training.finished import RESULT, finished_run
@@ -23,7 +24,11 @@ from peso.training.materials import Materials, Reader, load_materials
 from peso.training.measure import memory_after, reserved_for_new
 from peso.training.memory import NeighbourMemory, build_memory
 
-_MEASURED: dict[str, Kind] = {"blocks": [{"memory_strengths?": [float], "memory_content_weight?": float}]}
+_WEIGHTS: dict[str, Kind] = {
+    "lag_weights": [float], "distance_weights": [float], "backward": float, "content_weight": float,
+    "strengths": [float],
+}  # fmt: skip
+_MEASURED: dict[str, Kind] = {"blocks": [{"memory?": _WEIGHTS}]}
 """What lists need of a run's result."""
 
 
@@ -156,13 +161,12 @@ def load_user_lists(
 def _memory_of_all_events(
     materials: Materials, reader: Reader, measured: dict[str, Any], added: AddedItems, codes: IntArray
 ) -> NeighbourMemory:
-    """Counts of all events, with the strengths that the run chose after its last block."""
-    everything = np.arange(materials.dataset.num_events)
-    counted = build_memory(
-        materials.dataset, everything, codes, materials.config.memory, materials.similar_items_with(added)
-    )
-    if "memory_strengths" in measured:
-        strengths = tuple(measured["memory_strengths"])
-        return replace(counted, strengths=strengths, content_weight=measured.get("memory_content_weight", 0.0))
-    chosen = memory_after(materials, reader, materials.dataset.num_blocks - 1)
-    return replace(counted, strengths=chosen.strengths, content_weight=chosen.content_weight)
+    """Counts of all events, in the way that the run chose after its last block."""
+    dataset, config = materials.dataset, materials.config.memory
+    if "memory" in measured:
+        weights: MemoryWeights | None = weights_of_record(measured["memory"])
+    else:
+        chosen = memory_after(materials, reader, dataset.num_blocks - 1)
+        weights = None if chosen is None else chosen.weights
+    similar = materials.similar_items_with(added)
+    return build_memory(dataset, np.arange(dataset.num_events), codes, config, similar, weights)

@@ -82,6 +82,7 @@ StudyName = Literal[
     "fig4",
     "anchor",
     "averaging",
+    "item_dropout",
     "matrix",
     "capacity",
     "gap",

@@ -95,7 +95,7 @@ class AlignmentConfig(Section):
 class TrainingConfig(Section):
     """How an adapter is trained on a block."""
 
-    UNNAMED: ClassVar[tuple[str, ...]] = ("sharding", "kernels")
+    UNNAMED: ClassVar[tuple[str, ...]] = ("item_dropout", "sharding", "kernels")
 
     base_epochs: int = Field(1, ge=0)
     """Passes of the adapter over block 0 (the state v_0 that every later block starts from)."""
@@ -120,6 +120,9 @@ class TrainingConfig(Section):
     targets_per_row: int = Field(20, ge=1)
     """Consecutive targets of one user that share a forward pass, at most; each sees its last max_history items, and
     later ones of a row up to targets_per_row - 1 more. 1 is the plain way: one example per target."""
+    item_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the events that each pass over training targets leaves out, others each time: a history then reads as
+    if the user had not taken some of its items, and a target that is left out waits for another pass."""
     line_tokens: int = Field(0, ge=0)
     """Users share a line of up to this many tokens (without seeing each other); 0 gives each user a line of its own,
     which is faster on a CPU."""

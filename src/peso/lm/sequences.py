@@ -103,6 +103,12 @@ class SequenceBuilder:
         ending._num_answers = self.vocabulary.num_levels + 1
         return ending
 
+    def over(self, dataset: Dataset) -> "SequenceBuilder":
+        """The same over other events of the same items."""
+        other = copy(self)
+        other.dataset = dataset
+        return other
+
     def prompt(self, items: IntArray) -> IntArray:
         """Token ids of a history up to where the next item's first code is predicted.
 

@@ -18,6 +18,7 @@ from peso.studies.directions import DIRECTIONS
 from peso.studies.drift import DRIFT
 from peso.studies.findings import Study
 from peso.studies.gap import GAP
+from peso.studies.item_dropout import ITEM_DROPOUT
 from peso.studies.matrix import MATRIX
 from peso.studies.memory import MEMORY
 from peso.studies.methods_compared import FIGURE_2, TABLE_1, TABLE_2
@@ -39,6 +40,7 @@ STUDIES: dict[StudyName, Study] = {
         FIGURE_4,
         ANCHOR,
         AVERAGING_STUDY,
+        ITEM_DROPOUT,
         MATRIX,
         CAPACITY,
         GAP,

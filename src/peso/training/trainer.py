@@ -21,6 +21,7 @@ from peso.training.averaging import averaged, best_share, first_share
 from peso.training.checkpoints import load_checkpoint, save_checkpoint
 from peso.training.code_losses import mean_loss
 from peso.training.epochs import EpochRecord, kept_epoch
+from peso.training.item_dropout import without_some_items
 from peso.training.optimisation import FlatOptimizer
 from peso.training.processes import is_first, process_number
 from peso.training.pulled_steps import PULLS_PER_LOG, STEPS_PER_PULL, PulledSteps
@@ -57,8 +58,7 @@ def train_stage(
     Raises:
         TrainingError: a loss or a parameter is not finite; the checkpoint stays that of the epoch before.
     """
-    lengths, weights = stage.builder.row_lengths(stage.train_rows), stage.train_rows.num_targets
-    plan = [batches_of_epoch(stage, lengths, weights, epoch) for epoch in range(stage.epochs)]
+    plan = [_batches(without_some_items(stage, epoch), epoch) for epoch in range(stage.epochs)]
     optimizer = FlatOptimizer(
         stage.parts, stage.learning_rates, stage.weight_decay, sum(map(len, plan)), stage.training.warmup_fraction
     )
@@ -83,7 +83,8 @@ def train_stage(
         torch.manual_seed(derive_seed(stage.seed, "dropout", stage.name, epoch) + process_number())
         if stage.training.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        train_loss, ratio = _train_epoch(model, likelihood, stage, optimizer, plan[epoch], epoch)
+        shown = without_some_items(stage, epoch)
+        train_loss, ratio = _train_epoch(model, likelihood, shown, optimizer, plan[epoch], epoch)
         valid_loss, share = None, first_share(stage.share)
         if len(stage.valid_rows):
             valid_loss = loss_at(share)
@@ -98,7 +99,7 @@ def train_stage(
         validated = "none" if valid_loss is None else f"{valid_loss:.3f} nats"
         log.info(
             "%s: epoch %d/%d, training loss %.3f, validation loss %s, %.0f targets/s",
-            stage.name, epoch + 1, stage.epochs, train_loss, validated, weights.sum() / seconds,
+            stage.name, epoch + 1, stage.epochs, train_loss, validated, shown.train_rows.num_targets.sum() / seconds,
         )  # fmt: skip
         state = optimizer.state() | {f"{name}.best": values for name, values in best.items()}
         if is_first():
@@ -108,6 +109,11 @@ def train_stage(
         part.restore(best[name])
     model.eval()
     return records, kept_epoch(records)
+
+
+def _batches(stage: Stage, epoch: int) -> list[np.ndarray]:
+    rows = stage.train_rows
+    return batches_of_epoch(stage, stage.builder.row_lengths(rows), rows.num_targets, epoch)
 
 
 def _train_epoch(

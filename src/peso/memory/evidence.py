@@ -10,7 +10,7 @@ import numpy as np
 
 from peso.config import MemoryConfig
 from peso.data.dataset import Dataset, IntArray
-from peso.memory.neighbours import FloatArray, Neighbours, events_with_known_earlier
+from peso.memory.neighbours import FloatArray, Neighbours, discounts, pairs_apart
 from peso.memory.weights import MemoryWeights
 
 AFTER, BEFORE = 0, 1
@@ -91,25 +91,20 @@ def _pairs_of(
     dataset: Dataset, events: IntArray, is_source: np.ndarray, num_distances: int, decay: float, discount: float
 ) -> _Pairs:
     """Pairs of some sources; kinds are 2 (distance - 1) + direction."""
-    newest = dataset.event_block[events].max(initial=0)
     keys, weights = [np.empty(0, dtype=np.int64)], [np.empty(0)]
     num_kinds = 2 * num_distances
-    for distance in range(1, num_distances + 1):
-        late = events_with_known_earlier(dataset, events, distance)
-        before, after = dataset.event_item[late - distance].astype(np.int64), dataset.event_item[late].astype(np.int64)
-        weight = decay ** (newest - dataset.event_block[late]).astype(np.float64)
+    for number, (before, after, ages) in enumerate(pairs_apart(dataset, events, num_distances, decay)):
         for direction, source, other in ((AFTER, before, after), (BEFORE, after, before)):
             asked = is_source[source]
-            kind = 2 * (distance - 1) + direction
+            kind = 2 * number + direction
             keys.append((source[asked] * dataset.num_items + other[asked]) * num_kinds + kind)
-            weights.append(weight[asked])
+            weights.append(ages[asked])
     distinct, place = np.unique(np.concatenate(keys), return_inverse=True)
     counts = np.bincount(place, np.concatenate(weights), len(distinct)).astype(np.float64)
     both, kinds = np.divmod(distinct, num_kinds)
     sources, others = np.divmod(both, dataset.num_items)
-    num_taken = np.bincount(dataset.event_item[events], minlength=dataset.num_items)
     offsets = np.searchsorted(sources, np.arange(dataset.num_items + 1)).astype(np.int64)
-    near = Neighbours(offsets, others, counts * num_taken[sources].astype(np.float64) ** -discount)
+    near = Neighbours(offsets, others, counts * discounts(dataset, events, discount)[sources])
     return _Pairs(near, kinds, num_kinds)
 
 

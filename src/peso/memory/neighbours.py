@@ -1,6 +1,6 @@
 """Which items stood near which in the users' sequences: counts that new events update without training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,18 +99,37 @@ def count_neighbours(
         discount: in [0, 1]: of an item that n events name, all neighbours weigh n to the power of minus this: 0 counts
             pairs, 1 about shares of what stood near it.
     """
-    newest = dataset.event_block[events].max(initial=0)
     keys, weights = [np.empty(0, dtype=np.int64)], [np.empty(0)]
-    for distance, distance_weight in enumerate(distance_weights, start=1):
-        late = events_with_known_earlier(dataset, events, distance)
-        before, after = dataset.event_item[late - distance].astype(np.int64), dataset.event_item[late].astype(np.int64)
-        weight = distance_weight * decay ** (newest - dataset.event_block[late]).astype(np.float64)
+    pairs = pairs_apart(dataset, events, len(distance_weights), decay)
+    for distance_weight, (before, after, ages) in zip(distance_weights, pairs, strict=True):
         keys += [before * dataset.num_items + after, after * dataset.num_items + before]
-        weights += [weight, backward * weight]
+        weights += [distance_weight * ages, backward * distance_weight * ages]
     distinct, place = np.unique(np.concatenate(keys), return_inverse=True)
     counts = np.bincount(place, np.concatenate(weights), len(distinct)).astype(np.float64)
     distinct, counts = distinct[counts > 0], counts[counts > 0]
     sources, items = np.divmod(distinct, dataset.num_items)
     offsets = np.searchsorted(sources, np.arange(dataset.num_items + 1))
-    num_taken = np.bincount(dataset.event_item[events], minlength=dataset.num_items)
-    return Neighbours(offsets.astype(np.int64), items, counts * num_taken[sources].astype(np.float64) ** -discount)
+    return Neighbours(offsets.astype(np.int64), items, counts * discounts(dataset, events, discount)[sources])
+
+
+def pairs_apart(
+    dataset: Dataset, events: IntArray, num_distances: int, decay: float
+) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
+    """Pairs of events of one user, both known: those next to each other, then those with one between, and so on.
+
+    Yields:
+        Per distance: the items that came before, int64 [P]; those that came after, int64 [P]; and how much the pairs
+        weigh by age, float64 [P].
+    """
+    newest = dataset.event_block[events].max(initial=0)
+    for distance in range(1, num_distances + 1):
+        late = events_with_known_earlier(dataset, events, distance)
+        before, after = dataset.event_item[late - distance].astype(np.int64), dataset.event_item[late].astype(np.int64)
+        yield before, after, decay ** (newest - dataset.event_block[late]).astype(np.float64)
+
+
+def discounts(dataset: Dataset, events: IntArray, discount: float) -> FloatArray:
+    """What each item's neighbours are multiplied by, float64 [N]; infinite for items that no event names, or 1."""
+    num_taken = np.bincount(dataset.event_item[events], minlength=dataset.num_items).astype(np.float64)
+    with np.errstate(divide="ignore"):
+        return np.asarray(num_taken**-discount)

@@ -9,7 +9,7 @@ from peso.config import MemoryConfig
 from peso.data.dataset import Dataset
 from peso.data.examples import items_taken_before, known_events, targets_of_block
 from peso.memory import choice
-from peso.memory.choice import BACKWARD, LAG_RATIOS, chosen_weights, targets_to_choose_by
+from peso.memory.choice import BACKWARD, COUNTING, LAG_RATIOS, chosen_weights, targets_to_choose_by
 from peso.memory.evidence import Evidence, gather_evidence
 from peso.memory.mixture import mixed_log_probabilities
 from peso.memory.weights import MemoryWeights, falling, usual_weights, weights_of_record
@@ -37,36 +37,36 @@ def evidence_of(rows: list[tuple[int, int, int, bool]]) -> Evidence:
 
 
 def test_far_places_lose_weight_where_near_ones_know() -> None:
-    found = chosen_weights(evidence_of([(4, 0, 0, False)] * 200), UNSURE, OPEN, USUAL)
+    found = chosen_weights(evidence_of([(4, 0, 0, False)] * 200), UNSURE, OPEN, USUAL, COUNTING)
     assert found.lag_weights == falling(min(LAG_RATIOS))
     assert (found.distance_weights, found.backward) == (USUAL.distance_weights, USUAL.backward)
 
 
 def test_far_places_gain_weight_where_they_know() -> None:
-    found = chosen_weights(evidence_of([(4, 0, 0, True)] * 200), UNSURE, OPEN, USUAL)
+    found = chosen_weights(evidence_of([(4, 0, 0, True)] * 200), UNSURE, OPEN, USUAL, COUNTING)
     assert found.lag_weights == falling(max(LAG_RATIOS))
 
 
 def test_what_came_before_loses_weight_where_it_misleads() -> None:
-    found = chosen_weights(evidence_of([(0, 0, 1, False)] * 200), UNSURE, OPEN, USUAL)
+    found = chosen_weights(evidence_of([(0, 0, 1, False)] * 200), UNSURE, OPEN, USUAL, COUNTING)
     assert found.backward == min(BACKWARD) and found.lag_weights == USUAL.lag_weights
 
 
 def test_distances_follow_as_well() -> None:
-    found = chosen_weights(evidence_of([(0, 5, 0, False)] * 200), UNSURE, OPEN, USUAL)
+    found = chosen_weights(evidence_of([(0, 5, 0, False)] * 200), UNSURE, OPEN, USUAL, COUNTING)
     assert found.distance_weights == falling(min(choice.DISTANCE_RATIOS))
 
 
 def test_targets_that_disagree_change_nothing() -> None:
     """Far places mislead as often as they know, by nearly as much: the gain is within its error."""
     rows = [(4, 0, 0, number % 2 == 0) for number in range(10)]
-    found = chosen_weights(evidence_of(rows), UNSURE[:10], OPEN, USUAL)
+    found = chosen_weights(evidence_of(rows), UNSURE[:10], OPEN, USUAL, COUNTING)
     assert replace(found, strengths=USUAL.strengths) == USUAL
 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_of_one_target_nothing_follows(number: int) -> None:
-    found = chosen_weights(evidence_of([(4, 0, 0, False)] * number), UNSURE[:number], OPEN, USUAL)
+    found = chosen_weights(evidence_of([(4, 0, 0, False)] * number), UNSURE[:number], OPEN, USUAL, COUNTING)
     assert replace(found, strengths=USUAL.strengths) == USUAL
 
 
@@ -76,7 +76,7 @@ def test_what_is_fixed_stays() -> None:
     assert start == MemoryWeights((1.0, 0.9), (1.0,), 0.3, 0.0, (7.0,))
     counts = np.random.default_rng(0).uniform(0, 5, (50, 2, 2, 1, 2))
     counts[:, 1] *= 0.1
-    assert chosen_weights(Evidence(counts, None), UNSURE[:50], fixed, start) == start
+    assert chosen_weights(Evidence(counts, None), UNSURE[:50], fixed, start, COUNTING) == start
 
 
 def test_targets_are_no_less_likely_than_usual() -> None:
@@ -97,7 +97,7 @@ def test_targets_are_no_less_likely_than_usual() -> None:
         strengths, power = np.array(weights.strengths), config.prefix_power
         return float(mixed_log_probabilities(counts[:, :-1], counts[:, 1:], by_model, strengths, power).sum(1).mean())
 
-    found = chosen_weights(evidence, by_model, config, usual)
+    found = chosen_weights(evidence, by_model, config, usual, COUNTING)
     assert likelihood(found) >= max(likelihood(replace(found, strengths=usual.strengths)), likelihood(usual))
     assert weights_of_record(found.record()) == found
 

@@ -9,7 +9,7 @@ import pytest
 from peso.config import MemoryConfig, dump_config, make_config
 from peso.data.dataset import Dataset, IntArray
 from peso.data.examples import items_taken_before, known_events, targets_of_block
-from peso.memory.choice import CONTENT_WEIGHTS, STRENGTHS
+from peso.memory.choice import CONTENT_WEIGHTS, STRENGTHS, chosen_counting
 from peso.memory.neighbours import FloatArray, Neighbours
 from peso.memory.weights import FIRST_CONTENT_WEIGHT, FIRST_STRENGTH
 from peso.training.memory import NeighbourMemory, build_memory, weights_for
@@ -66,6 +66,23 @@ def test_the_chosen_strengths_are_the_best_of_each_level() -> None:
             strengths[level] = float(other)
             rival = replace(chosen, weights=replace(chosen.weights, strengths=tuple(strengths)))
             assert rival.log_likelihoods(histories, items, by_model).mean() <= best + 1e-12
+
+
+def test_every_model_of_a_block_has_the_same_counts_beside_it() -> None:
+    """Strengths follow the model; how pairs count is what counts alone say."""
+    dataset = tiny_dataset(num_users=40)
+    events, targets = known_events(dataset, 1), targets_of_block(dataset, 1, "valid")
+    histories, items = items_taken_before(dataset, targets), dataset.event_item[targets]
+    counting = chosen_counting(dataset, events, histories, items, MemoryConfig())
+    chosen = [
+        fitted(dataset, events, MemoryConfig(), histories, items, np.log(np.full((len(targets), 3), probability)))
+        for probability in (0.02, 0.9)
+    ]
+    for memory in chosen:
+        assert memory.weights.lag_weights == counting.lag_weights
+        assert memory.weights.distance_weights == counting.distance_weights
+        assert memory.weights.backward == counting.backward
+    assert chosen[0].weights.strengths != chosen[1].weights.strengths
 
 
 def test_a_model_that_knows_better_is_trusted() -> None:

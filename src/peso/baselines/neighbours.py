@@ -9,17 +9,15 @@ from peso.baselines.lists import completed
 from peso.config import MemoryConfig
 from peso.data.dataset import IntArray
 from peso.data.examples import has_repeats, items_taken_before
-from peso.memory.choice import chosen_weights, targets_to_choose_by
-from peso.memory.evidence import gather_evidence
+from peso.memory.choice import chosen_counting, targets_to_choose_by
 from peso.memory.neighbours import count_neighbours, not_taken
-from peso.memory.weights import MemoryWeights, usual_weights
+from peso.memory.weights import MemoryWeights
 
 
 class NeighbourCounts(Baseline):
     """Items by their weight in a memory, then the block's popular items, then those of all time.
 
-    What its settings leave open is chosen as beside a model, on the block's validation targets, with the items' shares
-    of the known events in the model's place.
+    What its settings leave open is chosen as beside a model, on the block's validation targets.
     """
 
     name: ClassVar[str] = "neighbours"
@@ -38,7 +36,7 @@ class NeighbourCounts(Baseline):
         neighbours = count_neighbours(
             self.dataset, self.known_events, weights.distance_weights, weights.backward, config.decay, config.discount
         )
-        popularity = self._num_taken()
+        popularity = np.bincount(self.dataset.event_item[self.known_events], minlength=self.dataset.num_items)
         popular, is_allowed = self.popular(k, allowed), self.is_allowed(allowed)
         starts = self.dataset.user_offsets[self.dataset.event_user[targets]]
         table = np.empty((len(targets), k), dtype=np.int64)
@@ -51,16 +49,7 @@ class NeighbourCounts(Baseline):
         return table
 
     def weights(self) -> MemoryWeights:
-        """How it counts after the block; an item is one code here."""
-        dataset, config = self.dataset, self.memory
-        targets = targets_to_choose_by(dataset, self.model_block)
-        usual = usual_weights(config, num_levels=1, has_content=False)
-        histories, items = items_taken_before(dataset, targets), dataset.event_item[targets]
-        codes, repeats = np.arange(dataset.num_items)[:, None], has_repeats(dataset)
-        evidence = gather_evidence(dataset, self.known_events, codes, histories, items, config, usual, repeats)
-        num_taken = self._num_taken() + 1.0
-        shares = np.log(num_taken / num_taken.sum())
-        return chosen_weights(evidence, shares[items][:, None], config, usual)
-
-    def _num_taken(self) -> IntArray:
-        return np.bincount(self.dataset.event_item[self.known_events], minlength=self.dataset.num_items)
+        """How it counts after the block."""
+        targets = targets_to_choose_by(self.dataset, self.model_block)
+        histories, items = items_taken_before(self.dataset, targets), self.dataset.event_item[targets]
+        return chosen_counting(self.dataset, self.known_events, histories, items, self.memory)

@@ -1,13 +1,17 @@
 """Which weights of a memory make some targets likeliest: one part after the other, never far from what is usual.
 
-A part leaves what it was for what makes the targets likeliest, if they gain more than the standard error of that gain:
-few targets, or targets that hardly tell, leave everything as is usual. The strengths of the levels follow every other
-part: each is the best for the rest.
+A part leaves what it was for what makes the targets likeliest, if they gain more than twice the standard error of that
+gain: few targets, or targets that hardly tell, leave everything as is usual. The strengths of the levels follow every
+other part: each is the best for the rest.
+
+How pairs count is chosen without a model: an item is one code there, and its share of the known events stands in the
+model's place. Beside a model the likelihood hardly depends on it, since the model answers where counts do not; lists
+do, for their first places are those of the counts. So every model of a block has the same counts beside it.
 
 Shapes: T targets, M levels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +19,11 @@ import numpy as np
 
 from peso.config import MemoryConfig
 from peso.data.dataset import Dataset, IntArray
-from peso.data.examples import targets_of_block
-from peso.memory.evidence import Evidence
+from peso.data.examples import has_repeats, targets_of_block
+from peso.memory.evidence import Evidence, gather_evidence
 from peso.memory.mixture import mixed_log_probabilities
 from peso.memory.neighbours import FloatArray
-from peso.memory.weights import MemoryWeights, falling
+from peso.memory.weights import MemoryWeights, falling, usual_weights
 
 STRENGTHS = np.geomspace(0.05, 2000, 33)
 """What a level's strength is chosen from: 1.4 times from one to the next."""
@@ -29,6 +33,14 @@ LAG_RATIOS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 DISTANCE_RATIOS = (0.5, 0.6, 0.7, 0.85, 0.95)
 BACKWARD = (0.1, 0.25, 0.5, 0.75, 1.0)
 """What the others are chosen from; ratios by which weights fall."""
+
+Grids = Mapping[str, Sequence[Any]]
+COUNTING: Grids = {
+    "lag_weights": tuple(map(falling, LAG_RATIOS)),
+    "distance_weights": tuple(map(falling, DISTANCE_RATIOS)),
+    "backward": BACKWARD,
+}
+CONTENT: Grids = {"content_weight": CONTENT_WEIGHTS}
 
 MOST_TARGETS = 5000
 """What a choice rests on, at most."""
@@ -44,22 +56,49 @@ def targets_to_choose_by(dataset: Dataset, block: int) -> IntArray:
     return targets[np.linspace(0, len(targets) - 1, MOST_TARGETS).astype(np.int64)]
 
 
-def chosen_weights(
-    evidence: Evidence, by_model: FloatArray, config: MemoryConfig, start: MemoryWeights
+def chosen_counting(
+    dataset: Dataset, events: IntArray, histories: Sequence[IntArray], items: IntArray, config: MemoryConfig
 ) -> MemoryWeights:
-    """The weights for some targets; what the configuration fixes stays.
+    """How pairs count, by what counts alone say of some targets.
+
+    Args:
+        dataset: the events.
+        events: event indices that may be known, int64, ascending.
+        histories: per target; of none, everything is as is usual.
+        items: int64 [T], the targets' items.
+        config: what is open, and what is fixed.
+
+    Returns:
+        Weights of a memory without content in which an item is one code.
+    """
+    alone = config.model_copy(update={"strength": "auto", "content_weight": 0.0, "prefix_power": 0.0})
+    usual = usual_weights(alone, num_levels=1, has_content=False)
+    codes, repeats = np.arange(dataset.num_items)[:, None], has_repeats(dataset)
+    evidence = gather_evidence(dataset, events, codes, histories, items, alone, usual, repeats)
+    num_taken = np.bincount(dataset.event_item[events], minlength=dataset.num_items) + 1.0
+    shares = np.log(num_taken / num_taken.sum())
+    return chosen_weights(evidence, shares[items][:, None], alone, usual, COUNTING)
+
+
+def chosen_weights(
+    evidence: Evidence, by_model: FloatArray, config: MemoryConfig, start: MemoryWeights, grids: Grids
+) -> MemoryWeights:
+    """The weights for some targets; what the configuration fixes stays, and so does what no grid is given for.
 
     Args:
         evidence: of the targets; of none, everything stays.
         by_model: float64 [T, M], the model's log-probability of each code in nats.
         config: what is open, and what is fixed.
         start: what is usual.
+        grids: what each part is chosen from; strengths have their own.
     """
     if not len(by_model):
         return start
     best, likelihoods = _with_strengths(evidence, by_model, config, start)
     for _ in range(_ROUNDS):
-        for part, values in _open_parts(config, evidence.content is not None):
+        for part, values in grids.items():
+            if getattr(config, part) != "auto":
+                continue
             candidates = [
                 _with_strengths(evidence, by_model, config, replace(best, **{part: value})) for value in values
             ]
@@ -67,17 +106,6 @@ def chosen_weights(
             if _is_clear(theirs - likelihoods):
                 best, likelihoods = likeliest, theirs
     return best
-
-
-def _open_parts(config: MemoryConfig, has_content: bool) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    if config.content_weight == "auto" and has_content:
-        yield "content_weight", CONTENT_WEIGHTS
-    if config.lag_weights == "auto":
-        yield "lag_weights", tuple(map(falling, LAG_RATIOS))
-    if config.distance_weights == "auto":
-        yield "distance_weights", tuple(map(falling, DISTANCE_RATIOS))
-    if config.backward == "auto":
-        yield "backward", BACKWARD
 
 
 def _with_strengths(

@@ -1,7 +1,7 @@
 """The memory beside a model: what stood near what in everything the model may have trained on, and what is alike."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from peso.config import MemoryConfig
 from peso.data.dataset import Dataset, IntArray
 from peso.data.examples import has_repeats
 from peso.decoding.recommend import RememberedItems
-from peso.memory.choice import chosen_weights
+from peso.memory.choice import CONTENT, chosen_counting, chosen_weights
 from peso.memory.evidence import gather_evidence
 from peso.memory.mixture import mixed_log_probabilities
 from peso.memory.neighbours import FloatArray, Neighbours, count_neighbours, not_taken
@@ -122,7 +122,7 @@ def weights_for(
     by_model: FloatArray,
     similar: Neighbours | None = None,
 ) -> MemoryWeights:
-    """The weights under which model and memory make some targets likeliest.
+    """How pairs count by what counts alone say of some targets, and what makes these likeliest beside the model.
 
     Args:
         dataset: the events.
@@ -134,7 +134,11 @@ def weights_for(
         by_model: see `NeighbourMemory.log_likelihoods`.
         similar: see `build_memory`.
     """
-    usual = usual_weights(config, codes.shape[1], similar is not None)
+    counting = chosen_counting(dataset, events, histories, items, config)
+    start = replace(
+        usual_weights(config, codes.shape[1], similar is not None),
+        lag_weights=counting.lag_weights, distance_weights=counting.distance_weights, backward=counting.backward,
+    )  # fmt: skip
     repeats = has_repeats(dataset)
-    evidence = gather_evidence(dataset, events, codes, histories, items, config, usual, repeats, similar)
-    return chosen_weights(evidence, by_model, config, usual)
+    evidence = gather_evidence(dataset, events, codes, histories, items, config, start, repeats, similar)
+    return chosen_weights(evidence, by_model, config, start, CONTENT if similar is not None else {})

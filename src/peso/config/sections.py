@@ -184,14 +184,14 @@ class MemoryConfig(Section):
     """Whether lists and log-likelihoods are those of model and memory together; the paper's are the model's alone."""
     lag_weights: tuple[Annotated[float, Field(ge=0)], ...] | Literal["auto"] = "auto"
     """How much the neighbours of a history's last item count, of the one before it, and so on. "auto" reaches ten
-    items back and chooses by which ratio weights fall, as `peso.memory.choice` says, by the likelihood of the block's
-    validation targets; by 0.8 where they do not tell."""
+    items back and chooses by which ratio weights fall, by how likely counts alone make the block's validation targets
+    (see `peso.memory.choice`); by 0.8 where they do not tell."""
     distance_weights: tuple[Annotated[float, Field(ge=0)], ...] | Literal["auto"] = "auto"
     """How much items that stand next to each other in a user's sequence count, with one item between, and so on; every
-    further place costs two pairs per event. "auto", in the same way, over ten places; by 0.85 where nothing tells."""
+    further place costs two pairs per event. "auto", in the same way, over ten places; 0.85 where they do not."""
     backward: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """How much a neighbour that came before counts, relative to one that came after. "auto", in the same way; 0.75
-    where nothing tells."""
+    where they do not tell."""
     decay: float = Field(0.9, gt=0, le=1)
     """Weight of a pair for each block that has passed since."""
     discount: float = Field(0.4, ge=0, le=1)

@@ -15,7 +15,7 @@ CONFIGS = {
     "no-modules": "[adapter]\ntarget_modules = []",
     "negative": "[memory]\nlag_weights = [1.0, -0.5]\ndistance_weights = [-1.0]",
     "endless": "[memory]\nlag_weights = [inf]",
-    "zeros": "[memory]\nlag_weights = [0.0, 0.0]",
+    "zeros": "[memory]\nlag_weights = [0.0, 0.0]\ndistance_weights = []",
     "good": "",
     "other-seed": "seed = 7",
 }
@@ -79,7 +79,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("memory.lag_weights.1: ", "memory.distance_weights.0: ", "(got -0.5)"),
         ),
         ("run -w world --config endless.toml", ("memory.lag_weights.0: ", "finite number")),
-        ("run -w world --config zeros.toml", ("memory.lag_weights: one weight", "memory.use = false")),
+        (
+            "run -w world --config zeros.toml",
+            ("memory.lag_weights: one weight", "memory.distance_weights: one weight", "memory.use = false"),
+        ),
         ("import minionerec tables -w new", ("tables: no table holds a row",)),
         ("import peso-release release -w new", ("release holds block 0 alone", "add *.block_1.json")),
         ("run -w world --config good.toml", ("base checkpoint: ", "base.json has no valid 'seconds'", "restore it")),

@@ -213,7 +213,7 @@ class MemoryConfig(Section):
         # Of a memory that is not used nothing else is written, so that it decides no run's name.
         return super()._without_unnamed(handler) if self.use else {"use": False}
 
-    @field_validator("lag_weights")
+    @field_validator("lag_weights", "distance_weights")
     @classmethod
     def _remembers(cls, value: tuple[float, ...] | str) -> tuple[float, ...] | str:
         if value != "auto" and not any(value):

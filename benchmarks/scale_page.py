@@ -11,6 +11,7 @@ from typing import Any
 
 from peso.config import RunConfig
 from peso.files import write_text
+from peso.memory.weights import usual_weights
 
 RESULTS, PAGE = Path("docs/results"), Path("docs/scale.md")
 START, END = "<!-- computed -->\n", "<!-- end of what is computed -->\n"
@@ -23,7 +24,7 @@ EFFICIENCY = 0.8
 MEASURED_CORES = 2
 TARGETS_PER_CORE = 32
 _BYTES_PER_EVENT = 3 * 8
-_PAIRS_PER_EVENT = 2 * len(RunConfig().memory.distance_weights)
+_PAIRS_PER_EVENT = 2 * len(usual_weights(RunConfig().memory, num_levels=1, has_content=False).distance_weights)
 _BYTES_PER_PAIR = 8 + 8
 _GIB = 2**30
 

@@ -120,13 +120,16 @@ def _run_blocks(materials: Materials, base: Base, folder: Path) -> None:
 
 
 def _measurements(materials: Materials, reader: Reader, block: int) -> Iterator[Measurement]:
+    is_followed = block + 1 < materials.dataset.num_blocks and materials.config.evaluation.next_block != "off"
+    if block == BASE_BLOCK and not is_followed:
+        return
     memory = memory_after(materials, reader, block)
     if block > BASE_BLOCK:
         measurement = measure_in_block(materials, reader, memory, block)
         ranks = measurement.targets["rank"]
         log.info("block %d: %d of %d test targets in the first 10", block, ranks.count(), len(ranks))
         yield measurement
-    if block + 1 < materials.dataset.num_blocks and materials.config.evaluation.next_block != "off":
+    if is_followed:
         yield measure_next_block(materials, reader, memory, block)
 
 

@@ -20,7 +20,7 @@ from peso.evaluation.tables import ranks_in_lists
 from peso.files import write_json, write_text
 from peso.lm.rows import one_target_per_row
 from peso.memory.neighbours import FloatArray
-from peso.memory.weights import falling
+from peso.memory.weights import falling, usual_weights
 from peso.training.base import load_state, read_base
 from peso.training.code_losses import code_losses
 from peso.training.materials import Materials, load_materials
@@ -29,7 +29,10 @@ from peso.training.memory import build_memory, weights_for
 LENGTH = 10
 
 
-USUAL: dict[str, Any] = {"lag_weights": falling(0.8), "distance_weights": falling(0.85), "backward": 0.75}
+_START = usual_weights(MemoryConfig(), num_levels=1, has_content=False)
+USUAL: dict[str, Any] = {
+    "lag_weights": _START.lag_weights, "distance_weights": _START.distance_weights, "backward": _START.backward,
+}  # fmt: skip
 """What a choice starts from; every row but the first fixes these, so that a row differs from `usual` in its name."""
 BEFORE: dict[str, Any] = {
     "lag_weights": (1.0, 0.7, 0.5, 0.35, 0.25), "distance_weights": (1.0, 0.7, 0.5, 0.35, 0.25), "backward": 0.5,

@@ -81,7 +81,7 @@ def test_what_is_left_keeps_its_order_and_every_target_its_own_last_items(share:
     shown = without_some_items(stage, epoch)
     before, left, rows = stage.builder.dataset, shown.builder.dataset, shown.train_rows
     assert is_subsequence(events_of(left), events_of(before))
-    targets = np.concatenate([np.arange(*ends) for ends in zip(rows.first_target, rows.end, strict=True)])
+    targets = rows.targets
     trained = targets_of_block(before, BLOCK, "train")
     trained_pairs = {(int(before.event_user[e]), int(before.event_item[e])) for e in trained}
     assert 1 <= len(targets) <= len(trained)
@@ -121,8 +121,7 @@ def test_every_target_is_shown_in_some_pass() -> None:
 
 def targets_shown(stage: Stage) -> set[tuple[int, int]]:
     """Users and items of a stage's training targets."""
-    rows, dataset = stage.train_rows, stage.builder.dataset
-    events = np.concatenate([np.arange(*ends) for ends in zip(rows.first_target, rows.end, strict=True)])
+    dataset, events = stage.builder.dataset, stage.train_rows.targets
     return set(zip(dataset.event_user[events].tolist(), dataset.event_item[events].tolist(), strict=True))
 
 

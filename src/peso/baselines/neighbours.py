@@ -1,5 +1,6 @@
 """The memory alone: what stood near the last items most often."""
 
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,7 +33,7 @@ class NeighbourCounts(Baseline):
 
     def lists(self, targets: IntArray, k: int, allowed: IntArray) -> IntArray:
         """See `Baseline.lists`; ties go to the more popular item, and own items count where users take them again."""
-        config, weights, repeats = self.memory, self.weights(), has_repeats(self.dataset)
+        config, weights, repeats = self.memory, self.weights, has_repeats(self.dataset)
         neighbours = count_neighbours(
             self.dataset, self.known_events, weights.distance_weights, weights.backward, config.decay, config.discount
         )
@@ -48,6 +49,7 @@ class NeighbourCounts(Baseline):
             table[row] = completed(near[np.lexsort((near, -popularity[near], -counts))], popular, k)
         return table
 
+    @cached_property
     def weights(self) -> MemoryWeights:
         """How it counts after the block."""
         targets = targets_to_choose_by(self.dataset, self.model_block)

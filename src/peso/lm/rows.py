@@ -43,6 +43,12 @@ class Rows:
         """int64 [R]: items in each row, targets included."""
         return self.end - self.start
 
+    @property
+    def targets(self) -> IntArray:
+        """int64 [T]: the events that the rows answer for, row after row."""
+        ranges = [np.arange(first, end) for first, end in zip(self.first_target, self.end, strict=True)]
+        return np.concatenate([np.empty(0, dtype=np.int64), *ranges])
+
     def take(self, index: IntArray) -> "Rows":
         """The rows at some positions."""
         return Rows(self.start[index], self.first_target[index], self.end[index])

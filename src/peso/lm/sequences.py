@@ -159,7 +159,7 @@ class SequenceBuilder:
                 start += len(row.tokens)
         is_causal = len(lines) == len(rows) and (self.template.is_flat or bool((rows.num_targets == 1).all()))
         tables = (torch.from_numpy(table) for table in (user, branch, limit))
-        events = np.concatenate([np.arange(f, e) for f, e in zip(rows.first_target, rows.end, strict=True)])
+        events = rows.targets
         return Batch(
             torch.from_numpy(input_ids),
             torch.from_numpy(positions),

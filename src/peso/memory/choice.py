@@ -127,5 +127,5 @@ def _with_strengths(
 
 
 def _is_clear(gains: FloatArray) -> bool:
-    """Whether the mean is above its standard error; of one target it has none."""
+    """Whether the mean is above twice its standard error; of one target it has none."""
     return len(gains) > 1 and bool(gains.mean() > 2 * gains.std(ddof=1) / np.sqrt(len(gains)))

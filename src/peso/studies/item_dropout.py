@@ -31,18 +31,15 @@ def plan_item_dropout(config: RunConfig, dataset: Dataset) -> Plan:
         DROPOUT: longer | {"training": longer["training"] | {"item_dropout": SHARE}},
     }
     arms = [
-        Arm(f"{method}, {kind}" if kind else method, method_arm(method, **overrides).overrides)
+        Arm(_name(method, kind), method_arm(method, **overrides).overrides)
         for method in (REFERENCE, OURS)
         for kind, overrides in kinds.items()
     ]
     pairs = []
     for method in (REFERENCE, OURS):
-        pairs += [Pair(f"{method}, {DROPOUT}", method, "against the configuration without")]
-        pairs += [Pair(f"{method}, {DROPOUT}", f"{method}, {PASSES}", "against as many passes without")]
-    pairs += [
-        Pair(f"{OURS}, {kind}" if kind else OURS, f"{REFERENCE}, {kind}" if kind else REFERENCE, "equal training")
-        for kind in kinds
-    ]
+        pairs += [Pair(_name(method, DROPOUT), method, "against the configuration without")]
+        pairs += [Pair(_name(method, DROPOUT), _name(method, PASSES), "against as many passes without")]
+    pairs += [Pair(_name(OURS, kind), _name(REFERENCE, kind), "equal training") for kind in kinds]
     passes = f"{longer['backbone']['epochs']} passes over block 0 and {longer['training']['epochs']} over later ones"
     notes = [
         f"{DROPOUT}: each pass leaves out {SHARE:.0%} of all events, in the training of the backbone and in every "
@@ -53,6 +50,10 @@ def plan_item_dropout(config: RunConfig, dataset: Dataset) -> Plan:
     return Plan(arms, pairs, is_next_block_listed=True, notes=notes, references=[OURS])
 
 
+def _name(method: str, kind: str) -> str:
+    return f"{method}, {kind}" if kind else method
+
+
 def present(outcome: Outcome) -> Findings:
     """The numbers and the tests."""
     tests = run_tests(outcome.variants, outcome.plan.pairs, BOTH_PROTOCOLS)
@@ -61,7 +62,6 @@ def present(outcome: Outcome) -> Findings:
         tests,
         forest_of(tests, lambda test: f"{test.pair.ours} - {test.pair.theirs}"),
         "Differences; filled where they may be claimed after correction.",
-        {},
     )
 
 

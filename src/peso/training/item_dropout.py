@@ -30,7 +30,7 @@ def without_some_items(stage: Stage, epoch: int) -> Stage:
         return stage
     dataset, rows = stage.builder.dataset, stage.train_rows
     is_target = np.zeros(dataset.num_events, dtype=bool)
-    is_target[np.concatenate([np.arange(*ends) for ends in zip(rows.first_target, rows.end, strict=True)])] = True
+    is_target[rows.targets] = True
     random = np.random.default_rng(derive_seed(stage.seed, "items", stage.name, epoch))
     is_left = random.random(dataset.num_events) >= share
     # A data set has an event in every block, and an epoch a target.

@@ -82,7 +82,7 @@ StudyName = Literal[
     "fig4",
     "anchor",
     "averaging",
-    "item_dropout",
+    "augmentation",
     "matrix",
     "capacity",
     "gap",

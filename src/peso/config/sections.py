@@ -42,7 +42,7 @@ class BackboneConfig(Section):
     """Attention heads of the embedded backbone; must divide hidden_size."""
     intermediate_size: int = Field(256, ge=8)
     """Width of the embedded backbone's feed-forward layers."""
-    epochs: int = Field(10, ge=1)
+    epochs: int = Field(20, ge=1)
     """Passes over block 0 when training from scratch; the pass with the best validation loss is kept."""
     learning_rate: float = Field(2e-3, gt=0)
     """Peak learning rate when training from scratch."""
@@ -103,7 +103,7 @@ class TrainingConfig(Section):
     """Peak learning rate of the adapter on block 0."""
     base_weight_decay: float = Field(0.01, ge=0)
     """AdamW weight decay (decoupled) of the adapter on block 0."""
-    epochs: int = Field(4, ge=1)
+    epochs: int = Field(6, ge=1)
     """Passes over each later block; the pass with the best validation loss is kept."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of A and B on later blocks."""
@@ -120,6 +120,10 @@ class TrainingConfig(Section):
     targets_per_row: int = Field(20, ge=1)
     """Consecutive targets of one user that share a forward pass, at most; each sees its last max_history items, and
     later ones of a row up to targets_per_row - 1 more. 1 is the plain way: one example per target."""
+    shuffled_share: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = "auto"
+    """Share of the users whose training targets of a block each pass shows in another order, drawn anew each time (see
+    `peso.data.shuffling`); 0 reads all as they happened, as validation, measurements and lists always do. "auto" asks
+    counts how little order says in block 0 (see `peso.memory.order`)."""
     item_dropout: float = Field(0.0, ge=0, lt=1)
     """Share of the events that each pass over training targets leaves out, others each time: a history then reads as
     if the user had not taken some of its items, and a target that is left out waits for another pass."""

@@ -103,7 +103,7 @@ def chosen_weights(
                 _with_strengths(evidence, by_model, config, replace(best, **{part: value})) for value in values
             ]
             likeliest, theirs = max(candidates, key=lambda candidate: float(candidate[1].mean()))
-            if _is_clear(theirs - likelihoods):
+            if is_clear(theirs - likelihoods):
                 best, likelihoods = likeliest, theirs
     return best
 
@@ -126,6 +126,6 @@ def _with_strengths(
     return replace(weights, strengths=strengths), np.asarray(likelihoods)
 
 
-def _is_clear(gains: FloatArray) -> bool:
+def is_clear(gains: FloatArray) -> bool:
     """Whether the mean is above twice its standard error; of one target it has none."""
     return len(gains) > 1 and bool(gains.mean() > 2 * gains.std(ddof=1) / np.sqrt(len(gains)))

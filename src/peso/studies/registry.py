@@ -11,6 +11,7 @@ from peso.data.simulate import SimulationSettings
 from peso.data.storage import load_dataset
 from peso.errors import DataError, WorkspaceError
 from peso.studies.anchor import ANCHOR
+from peso.studies.augmentation import AUGMENTATION
 from peso.studies.averaging import AVERAGING_STUDY
 from peso.studies.capacity import CAPACITY
 from peso.studies.curves import FIGURE_3, FIGURE_4
@@ -18,7 +19,6 @@ from peso.studies.directions import DIRECTIONS
 from peso.studies.drift import DRIFT
 from peso.studies.findings import Study
 from peso.studies.gap import GAP
-from peso.studies.item_dropout import ITEM_DROPOUT
 from peso.studies.matrix import MATRIX
 from peso.studies.memory import MEMORY
 from peso.studies.methods_compared import FIGURE_2, TABLE_1, TABLE_2
@@ -40,7 +40,7 @@ STUDIES: dict[StudyName, Study] = {
         FIGURE_4,
         ANCHOR,
         AVERAGING_STUDY,
-        ITEM_DROPOUT,
+        AUGMENTATION,
         MATRIX,
         CAPACITY,
         GAP,

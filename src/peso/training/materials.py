@@ -20,6 +20,7 @@ from peso.lm.sequences import SequenceBuilder
 from peso.lm.templates import build_template
 from peso.lm.vocabulary import build_vocabulary
 from peso.memory.neighbours import Neighbours
+from peso.memory.order import share_to_shuffle
 from peso.semantic_ids.added_items import AddedItems
 from peso.semantic_ids.catalogue import SemanticIds, load_semantic_ids
 from peso.semantic_ids.frozen import Vectors
@@ -80,6 +81,12 @@ class Materials:
         if added is not None and len(added.ids):
             vectors, codes = np.concatenate([vectors, added.vectors]), np.concatenate([codes, added.codes])
         return similar_items(vectors, codes)
+
+    @cached_property
+    def shuffled_share(self) -> float:
+        """Which share of the users training shuffles; see `TrainingConfig.shuffled_share`."""
+        share = self.config.training.shuffled_share
+        return share_to_shuffle(self.dataset) if share == "auto" else share
 
     @cached_property
     def item_times(self) -> IntArray:

@@ -127,6 +127,7 @@ def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes
             "num_parameters": base.num_parameters,
         }
         | ({"carried_from": base.carried_from} if base.carried_from else {}),
+        "shuffled_share": materials.shuffled_share,
         "adapter_bytes": updates[-1].adapter_bytes,
         "peak_rss_bytes": peak_rss_bytes,
         "config": config.model_dump(mode="json"),

@@ -7,7 +7,7 @@ continues bit for bit.
 
 import logging
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from peso.data.shuffling import in_another_order
 from peso.lm.likelihood import CodeLikelihood
 from peso.seeding import derive_seed
 from peso.training.averaging import averaged, best_share, first_share
@@ -58,7 +59,7 @@ def train_stage(
     Raises:
         TrainingError: a loss or a parameter is not finite; the checkpoint stays that of the epoch before.
     """
-    plan = [_batches(without_some_items(stage, epoch), epoch) for epoch in range(stage.epochs)]
+    plan = [_batches(_shown_in(stage, epoch), epoch) for epoch in range(stage.epochs)]
     optimizer = FlatOptimizer(
         stage.parts, stage.learning_rates, stage.weight_decay, sum(map(len, plan)), stage.training.warmup_fraction
     )
@@ -83,7 +84,7 @@ def train_stage(
         torch.manual_seed(derive_seed(stage.seed, "dropout", stage.name, epoch) + process_number())
         if stage.training.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        shown = without_some_items(stage, epoch)
+        shown = _shown_in(stage, epoch)
         train_loss, ratio = _train_epoch(model, likelihood, shown, optimizer, plan[epoch], epoch)
         valid_loss, share = None, first_share(stage.share)
         if len(stage.valid_rows):
@@ -109,6 +110,13 @@ def train_stage(
         part.restore(best[name])
     model.eval()
     return records, kept_epoch(records)
+
+
+def _shown_in(stage: Stage, epoch: int) -> Stage:
+    """The stage as an epoch shows it, which is the same in every life of the stage and in every process."""
+    seed = derive_seed(stage.seed, "shuffling", stage.name, epoch)
+    shuffled = in_another_order(stage.builder.dataset, stage.train_rows.targets, stage.shuffled_share, seed)
+    return without_some_items(replace(stage, builder=stage.builder.over(shuffled)), epoch)
 
 
 def _batches(stage: Stage, epoch: int) -> list[np.ndarray]:

@@ -9,46 +9,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedModel
 
-from peso.config import AdapterConfig, TrainingConfig, make_config
+from peso.config import make_config
 from peso.data.dataset import Dataset
 from peso.data.examples import targets_of_block
 from peso.errors import ConfigError
 from peso.files import read_json
-from peso.lm.adapters import attach_adapter
 from peso.lm.likelihood import CodeLikelihood
-from peso.lm.rows import many_targets_per_row, one_target_per_row
-from peso.training.base import adapter_parts
 from peso.training.item_dropout import without_some_items
 from peso.training.stage import Stage
 from peso.training.stream import run_stream
 from peso.training.trainer import train_stage
 from peso.types import TemplateName
+from stages import BLOCK, MAX_HISTORY, stage_and_model
 from streams import SMALL, config, fill
-from worlds import tiny_backbone, tiny_builder, tiny_codes, tiny_dataset
-
-MAX_HISTORY = 4
-BLOCK = 1
+from worlds import tiny_backbone, tiny_builder, tiny_codes
 
 
 def stage_of(share: float, template: TemplateName = "sid") -> Stage:
     return stage_and_model(share, template)[0]
-
-
-def stage_and_model(share: float, template: TemplateName = "sid") -> tuple[Stage, PreTrainedModel]:
-    dataset = tiny_dataset()
-    model, tokenizer = tiny_backbone()
-    builder, vocabulary = tiny_builder(tokenizer, dataset, tiny_codes(), template)
-    parts = adapter_parts(attach_adapter(model, AdapterConfig(r=4, lora_alpha=8), vocabulary.all_token_ids, seed=0))
-    rows = many_targets_per_row(dataset, targets_of_block(dataset, BLOCK, "train"), MAX_HISTORY, 3)
-    valid_rows = one_target_per_row(dataset, targets_of_block(dataset, BLOCK, "valid"), MAX_HISTORY)
-    stage = Stage(
-        name="test", key="", block=BLOCK, parts=parts, builder=builder, train_rows=rows, valid_rows=valid_rows,
-        epochs=2, learning_rates=dict.fromkeys(parts, 1e-3), batch_targets=256, weight_decay=0.0,
-        training=TrainingConfig(item_dropout=share, targets_per_row=3), seed=0, max_history=MAX_HISTORY,
-    )  # fmt: skip
-    return stage, model
 
 
 SID, INSTRUCT = stage_of(0.3), stage_of(0.3, "instruct")

@@ -52,7 +52,7 @@ def config_of(variant: str, folder: Path, dtype: torch.dtype = torch.float32, **
         write_language_model(source, family, dtype)
     adapter = {"r": 2, "lora_alpha": 4, "target_modules": ("all-linear",)} | overrides.get("adapter", {})
     adapter |= adapter_overrides
-    rates = {"epochs": 1, "learning_rate": 1e-2, "token_rows_learning_rate": 1e-2}
+    rates = {"epochs": 1, "base_learning_rate": 1e-2, "learning_rate": 1e-2, "token_rows_learning_rate": 1e-2}
     return config(
         backbone={"source": str(source)}, training=rates, evaluation={"next_block": "off"}, max_history=6,
         method=overrides.get("method", "single"), adapter=adapter,

@@ -49,7 +49,7 @@ bench: install  ## speed, against the stock libraries; about half an hour on two
 	$(BIN)/python -m benchmarks.engine_page $(ENGINE)
 	$(BIN)/python -m benchmarks.scale_page
 
-study: install  ## quality, on the authors' releases: the tables of docs/results; about an hour and a half on two cores
+study: install  ## quality, on the authors' releases: the tables of docs/results; hours on two cores
 	$(BIN)/python -m benchmarks.releases
 
 clean:

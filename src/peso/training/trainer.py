@@ -59,7 +59,8 @@ def train_stage(
     Raises:
         TrainingError: a loss or a parameter is not finite; the checkpoint stays that of the epoch before.
     """
-    plan = [_batches(_shown_in(stage, epoch), epoch) for epoch in range(stage.epochs)]
+    # Another order changes no length, and so no batch.
+    plan = [_batches(without_some_items(stage, epoch), epoch) for epoch in range(stage.epochs)]
     optimizer = FlatOptimizer(
         stage.parts, stage.learning_rates, stage.weight_decay, sum(map(len, plan)), stage.training.warmup_fraction
     )

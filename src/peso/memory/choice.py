@@ -19,8 +19,8 @@ import numpy as np
 
 from peso.config import MemoryConfig
 from peso.data.dataset import Dataset, IntArray
-from peso.data.examples import has_repeats, targets_of_block
-from peso.memory.evidence import Evidence, gather_evidence
+from peso.data.examples import targets_of_block
+from peso.memory.evidence import Evidence, gather_item_evidence
 from peso.memory.mixture import mixed_log_probabilities
 from peso.memory.neighbours import FloatArray
 from peso.memory.weights import MemoryWeights, falling, usual_weights
@@ -73,11 +73,8 @@ def chosen_counting(
     """
     alone = config.model_copy(update={"strength": "auto", "content_weight": 0.0, "prefix_power": 0.0})
     usual = usual_weights(alone, num_levels=1, has_content=False)
-    codes, repeats = np.arange(dataset.num_items)[:, None], has_repeats(dataset)
-    evidence = gather_evidence(dataset, events, codes, histories, items, alone, usual, repeats)
-    num_taken = np.bincount(dataset.event_item[events], minlength=dataset.num_items) + 1.0
-    shares = np.log(num_taken / num_taken.sum())
-    return chosen_weights(evidence, shares[items][:, None], alone, usual, COUNTING)
+    evidence, by_share = gather_item_evidence(dataset, events, histories, items, alone)
+    return chosen_weights(evidence, by_share, alone, usual, COUNTING)
 
 
 def chosen_weights(

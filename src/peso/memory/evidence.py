@@ -10,8 +10,9 @@ import numpy as np
 
 from peso.config import MemoryConfig
 from peso.data.dataset import Dataset, IntArray
+from peso.data.examples import has_repeats
 from peso.memory.neighbours import FloatArray, Neighbours, discounts, pairs_apart
-from peso.memory.weights import MemoryWeights
+from peso.memory.weights import MemoryWeights, usual_weights
 
 AFTER, BEFORE = 0, 1
 """Directions: an item that came after, one that came before."""
@@ -85,6 +86,28 @@ def gather_evidence(
         content = _by_prefix(alike, codes, recent, items, num_lags, excluded)[..., 0]
     shape = (*counts.shape[:-1], num_distances, 2)
     return Evidence(counts.reshape(shape), content)
+
+
+def gather_item_evidence(
+    dataset: Dataset, events: IntArray, histories: Sequence[IntArray], items: IntArray, config: MemoryConfig
+) -> tuple[Evidence, FloatArray]:
+    """The same where an item is one code, without content, and what stands in a model's place there.
+
+    Args:
+        dataset: the events.
+        events: event indices that may be known, int64, ascending.
+        histories: per target, oldest first.
+        items: int64 [T], the targets' items.
+        config: decay, discount and places.
+
+    Returns:
+        The evidence, M = 1; and the log-share of the known events that each target's item has, float64 [T, 1].
+    """
+    start = usual_weights(config, num_levels=1, has_content=False)
+    codes = np.arange(dataset.num_items)[:, None]
+    evidence = gather_evidence(dataset, events, codes, histories, items, config, start, has_repeats(dataset))
+    num_taken = np.bincount(dataset.event_item[events], minlength=dataset.num_items) + 1.0
+    return evidence, np.log(num_taken / num_taken.sum())[items][:, None]
 
 
 def _pairs_of(

@@ -13,13 +13,13 @@ from itertools import product
 import numpy as np
 
 from peso.config import MemoryConfig
-from peso.data.dataset import Dataset, IntArray
-from peso.data.examples import has_repeats, items_taken_before, known_events
+from peso.data.dataset import Dataset
+from peso.data.examples import items_taken_before, known_events
 from peso.memory.choice import STRENGTHS, is_clear, targets_to_choose_by
-from peso.memory.evidence import AFTER, gather_evidence
+from peso.memory.evidence import AFTER, gather_item_evidence
 from peso.memory.mixture import mixed_log_probabilities
 from peso.memory.neighbours import FloatArray
-from peso.memory.weights import PLACES, falling, usual_weights
+from peso.memory.weights import PLACES, falling
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
 """What is chosen from; some users always stay in order, as lists will be asked for in order."""
@@ -41,25 +41,12 @@ def share_to_shuffle(dataset: Dataset) -> float:
     targets = targets_to_choose_by(dataset, _BLOCK)
     if not len(targets):
         return 0.0
-    counts, by_model = _counts_of(dataset, targets)
-    by_lag = [np.tensordot(counts, falling(ratio), axes=(2, 0)) for ratio in _LAG_RATIOS]
+    items, histories = dataset.event_item[targets], items_taken_before(dataset, targets)
+    evidence, by_model = gather_item_evidence(dataset, known_events(dataset, _BLOCK), histories, items, MemoryConfig())
+    by_lag = [np.tensordot(evidence.counts, falling(ratio), axes=(2, 0)) for ratio in _LAG_RATIOS]
     likelihoods = {share: _best_log_likelihoods(by_lag, by_model, share) for share in SHARES}
     best = max(likelihoods.values(), key=lambda of_share: float(of_share.mean()))
     return next(share for share, of_share in likelihoods.items() if not is_clear(best - of_share))
-
-
-def _counts_of(dataset: Dataset, targets: IntArray) -> tuple[FloatArray, FloatArray]:
-    """What counts say of some targets, float64 [T, 2, L, D, 2], and log-shares of all events, float64 [T, 1].
-
-    Both are of items as wholes: of all of them, and of the target's.
-    """
-    config, events = MemoryConfig(content_weight=0.0), known_events(dataset, _BLOCK)
-    items, histories = dataset.event_item[targets], items_taken_before(dataset, targets)
-    usual = usual_weights(config, num_levels=1, has_content=False)
-    codes = np.arange(dataset.num_items)[:, None]
-    evidence = gather_evidence(dataset, events, codes, histories, items, config, usual, has_repeats(dataset))
-    num_taken = np.bincount(dataset.event_item[events], minlength=dataset.num_items) + 1.0
-    return evidence.counts, np.log(num_taken / num_taken.sum())[items][:, None]
 
 
 def _best_log_likelihoods(by_lag: Sequence[FloatArray], by_model: FloatArray, share: float) -> FloatArray:

@@ -83,6 +83,7 @@ StudyName = Literal[
     "anchor",
     "averaging",
     "augmentation",
+    "order",
     "matrix",
     "capacity",
     "gap",

@@ -22,6 +22,7 @@ from peso.studies.gap import GAP
 from peso.studies.matrix import MATRIX
 from peso.studies.memory import MEMORY
 from peso.studies.methods_compared import FIGURE_2, TABLE_1, TABLE_2
+from peso.studies.order import ORDER
 from peso.studies.request import check_request
 from peso.studies.running import run_plan
 from peso.studies.tokenizers import TOKENIZERS
@@ -41,6 +42,7 @@ STUDIES: dict[StudyName, Study] = {
         ANCHOR,
         AVERAGING_STUDY,
         AUGMENTATION,
+        ORDER,
         MATRIX,
         CAPACITY,
         GAP,

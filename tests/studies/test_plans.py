@@ -14,10 +14,13 @@ from peso.config import make_config
 from peso.data.simulate import SimulationSettings
 from peso.data.storage import load_dataset, save_dataset
 from peso.errors import ConfigError, DataError, PesoError
+from peso.memory.order import SHARES, share_to_shuffle
 from peso.methods.registry import METHODS
 from peso.semantic_ids.catalogue import load_semantic_ids
+from peso.studies.augmentation import plan_augmentation
 from peso.studies.capacity import capacities
 from peso.studies.methods_compared import plan_all_methods, plan_cumulative
+from peso.studies.order import CHOSEN, plan_shares
 from peso.studies.plan import Reencoded, UserSplit
 from peso.studies.registry import STUDIES
 from peso.studies.running import config_of
@@ -87,6 +90,39 @@ def test_figure_2_has_the_pull_in_every_metric_whatever_the_base_configuration_s
             assert {pair.ours for pair in plan.pairs} >= {f"peso, decoupled 3, {one.metric}" for one in pulls[1:]}
         forms = [one for arm, one in proximals.items() if one.form != "decoupled"]
         assert forms and all(one.metric == "softmax" for one in forms)
+
+
+def test_one_share_is_chosen_by_counts_and_all_are_compared_with_the_real_order() -> None:
+    dataset = shop_dataset()
+    plan = plan_shares(make_config(), dataset)
+    shares = {arm.name: arm.overrides["training"]["shuffled_share"] for arm in plan.arms}
+    assert tuple(shares.values()) == SHARES
+    (chosen,) = [name for name in shares if name.endswith(CHOSEN)]
+    assert shares[chosen] == share_to_shuffle(dataset)
+    (in_order,) = plan.references
+    assert shares[in_order] == 0
+    assert {(pair.ours, pair.theirs) for pair in plan.pairs} == {
+        (name, in_order) for name in shares if name != in_order
+    }
+
+
+def test_augmentation_tells_order_from_passes() -> None:
+    """Everything in order is compared with as many passes and with as many as were best without another order."""
+    config = make_config()
+    plan = plan_augmentation(config, shop_dataset())
+    arms = {arm.name: config_of(plan, arm, 0, None) for arm in plan.arms}
+    trained = {
+        name: (one.training.shuffled_share, one.training.item_dropout, one.backbone.epochs, one.training.epochs)
+        for name, one in arms.items()
+        if one.method == "peso"
+    }
+    passes = (config.backbone.epochs, config.training.epochs)
+    assert trained == {
+        "peso": ("auto", 0.0, *passes),
+        "peso, in order": (0.0, 0.0, *passes),
+        "peso, in order, fewer passes": (0.0, 0.0, 10, 4),
+        "peso, item dropout 0.3": (0.0, 0.3, *passes),
+    }
 
 
 def test_capacity_keeps_the_scale_of_the_adapter() -> None:

@@ -82,7 +82,6 @@ StudyName = Literal[
     "fig4",
     "anchor",
     "averaging",
-    "augmentation",
     "order",
     "matrix",
     "capacity",

@@ -17,10 +17,9 @@ from peso.errors import ConfigError, DataError, PesoError
 from peso.memory.order import SHARES, share_to_shuffle
 from peso.methods.registry import METHODS
 from peso.semantic_ids.catalogue import load_semantic_ids
-from peso.studies.augmentation import plan_augmentation
 from peso.studies.capacity import capacities
 from peso.studies.methods_compared import plan_all_methods, plan_cumulative
-from peso.studies.order import CHOSEN, plan_shares
+from peso.studies.order import CHOSEN, FEWER_PASSES, plan_shares
 from peso.studies.plan import Reencoded, UserSplit
 from peso.studies.registry import STUDIES
 from peso.studies.running import config_of
@@ -93,36 +92,19 @@ def test_figure_2_has_the_pull_in_every_metric_whatever_the_base_configuration_s
 
 
 def test_one_share_is_chosen_by_counts_and_all_are_compared_with_the_real_order() -> None:
-    dataset = shop_dataset()
-    plan = plan_shares(make_config(), dataset)
-    shares = {arm.name: arm.overrides["training"]["shuffled_share"] for arm in plan.arms}
-    assert tuple(shares.values()) == SHARES
-    (chosen,) = [name for name in shares if name.endswith(CHOSEN)]
-    assert shares[chosen] == share_to_shuffle(dataset)
-    (in_order,) = plan.references
-    assert shares[in_order] == 0
-    assert {(pair.ours, pair.theirs) for pair in plan.pairs} == {
-        (name, in_order) for name in shares if name != in_order
-    }
-
-
-def test_augmentation_tells_order_from_passes() -> None:
-    """Everything in order is compared with as many passes and with as many as were best without another order."""
-    config = make_config()
-    plan = plan_augmentation(config, shop_dataset())
+    dataset, config = shop_dataset(), make_config()
+    plan = plan_shares(config, dataset)
     arms = {arm.name: config_of(plan, arm, 0, None) for arm in plan.arms}
-    trained = {
-        name: (one.training.shuffled_share, one.training.item_dropout, one.backbone.epochs, one.training.epochs)
-        for name, one in arms.items()
-        if one.method == "peso"
-    }
-    passes = (config.backbone.epochs, config.training.epochs)
-    assert trained == {
-        "peso": ("auto", 0.0, *passes),
-        "peso, in order": (0.0, 0.0, *passes),
-        "peso, in order, fewer passes": (0.0, 0.0, 10, 4),
-        "peso, item dropout 0.3": (0.0, 0.3, *passes),
-    }
+    assert tuple(one.training.shuffled_share for one in arms.values()) == (*SHARES, 0.0)
+    passes = {name: (one.backbone.epochs, one.training.epochs) for name, one in arms.items()}
+    configured = (config.backbone.epochs, config.training.epochs)
+    assert passes == dict.fromkeys(arms, configured) | {FEWER_PASSES: (10, 3)}
+    (chosen,) = [name for name in arms if name.endswith(CHOSEN)]
+    assert arms[chosen].training.shuffled_share == share_to_shuffle(dataset)
+    (in_order,) = plan.references
+    assert arms[in_order].training.shuffled_share == 0
+    compared = {(pair.ours, pair.theirs) for pair in plan.pairs}
+    assert compared == {(name, in_order) for name in arms if name != in_order} | {(chosen, FEWER_PASSES)}
 
 
 def test_capacity_keeps_the_scale_of_the_adapter() -> None:

@@ -7,17 +7,41 @@ import numpy as np
 import pytest
 import torch
 from pytest import MonkeyPatch
+from transformers import PreTrainedModel
 
-from peso.config import make_config
+from peso.config import AdapterConfig, TrainingConfig, make_config
+from peso.data.examples import targets_of_block
 from peso.errors import ConfigError
 from peso.files import read_json
+from peso.lm.adapters import attach_adapter
 from peso.lm.likelihood import CodeLikelihood
-from peso.lm.rows import Rows
+from peso.lm.rows import Rows, many_targets_per_row, one_target_per_row
 from peso.lm.sequences import Batch, SequenceBuilder
+from peso.training.base import adapter_parts
+from peso.training.stage import Stage
 from peso.training.stream import run_stream
 from peso.training.trainer import train_stage
-from stages import stage_and_model
 from streams import SMALL, config, fill
+from worlds import tiny_backbone, tiny_builder, tiny_codes, tiny_dataset
+
+MAX_HISTORY = 4
+BLOCK = 1
+
+
+def stage_and_model(shuffled_share: float) -> tuple[Stage, PreTrainedModel]:
+    dataset = tiny_dataset()
+    model, tokenizer = tiny_backbone()
+    builder, vocabulary = tiny_builder(tokenizer, dataset, tiny_codes(), "sid")
+    parts = adapter_parts(attach_adapter(model, AdapterConfig(r=4, lora_alpha=8), vocabulary.all_token_ids, seed=0))
+    rows = many_targets_per_row(dataset, targets_of_block(dataset, BLOCK, "train"), MAX_HISTORY, 3)
+    valid_rows = one_target_per_row(dataset, targets_of_block(dataset, BLOCK, "valid"), MAX_HISTORY)
+    stage = Stage(
+        name="test", key="", block=BLOCK, parts=parts, builder=builder, train_rows=rows, valid_rows=valid_rows,
+        epochs=2, learning_rates=dict.fromkeys(parts, 1e-3), batch_targets=256, weight_decay=0.0,
+        training=TrainingConfig(targets_per_row=3), seed=0,
+        shuffled_share=shuffled_share,
+    )  # fmt: skip
+    return stage, model
 
 
 def trained(share: float, checkpoint: Path, stops: Sequence[int | None] = (None,)) -> tuple[torch.Tensor, list[float]]:

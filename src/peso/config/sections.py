@@ -95,7 +95,7 @@ class AlignmentConfig(Section):
 class TrainingConfig(Section):
     """How an adapter is trained on a block."""
 
-    UNNAMED: ClassVar[tuple[str, ...]] = ("item_dropout", "sharding", "kernels")
+    UNNAMED: ClassVar[tuple[str, ...]] = ("sharding", "kernels")
 
     base_epochs: int = Field(1, ge=0)
     """Passes of the adapter over block 0 (the state v_0 that every later block starts from)."""
@@ -124,9 +124,6 @@ class TrainingConfig(Section):
     """Share of the users whose training targets of a block each pass shows in another order, drawn anew each time (see
     `peso.data.shuffling`); 0 reads all as they happened, as validation, measurements and lists always do. "auto" asks
     counts how little order says in block 0 (see `peso.memory.order`)."""
-    item_dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of the events that each pass over training targets leaves out, others each time: a history then reads as
-    if the user had not taken some of its items, and a target that is left out waits for another pass."""
     line_tokens: int = Field(0, ge=0)
     """Users share a line of up to this many tokens (without seeing each other); 0 gives each user a line of its own,
     which is faster on a CPU."""

@@ -1,6 +1,8 @@
 """How many users may each pass shuffle, and do counts know it before anything is trained?"""
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 from peso.config import RunConfig
 from peso.data.dataset import Dataset
@@ -14,22 +16,33 @@ from peso.studies.methods_compared import OURS, method_arm
 from peso.studies.plan import Arm, Pair, Plan
 from peso.studies.running import Outcome
 
-IN_ORDER, CURVE, CHOSEN = "in order", "shuffled", "chosen by counts"
+IN_ORDER, FEWER_PASSES = "in order", "in order, fewer passes"
+CURVE, CHOSEN = "shuffled", "chosen by counts"
 
 
 def plan_shares(config: RunConfig, dataset: Dataset) -> Plan:
-    """PESO at every share that counts choose from; the rest as configured."""
+    """PESO at every share that counts choose from, and in order with fewer passes; the rest as configured."""
     chosen = share_to_shuffle(dataset)
     shares = {_name(share, share == chosen): share for share in SHARES}
-    arms = [Arm(name, method_arm(OURS, training={"shuffled_share": share}).overrides) for name, share in shares.items()]
-    in_order = arms[0].name
+    arms = [_arm(name, config.training.epochs, share) for name, share in shares.items()]
+    passes, later_passes = config.backbone.epochs // 2, math.ceil(config.training.epochs / 2)
+    arms.append(_arm(FEWER_PASSES, later_passes, 0.0, backbone={"epochs": passes}))
+    in_order, best = arms[0].name, _name(chosen, is_chosen=True)
     pairs = [Pair(arm.name, in_order, f"against {IN_ORDER}") for arm in arms[1:]]
+    pairs += [Pair(best, FEWER_PASSES, f"against {FEWER_PASSES}")]
     curve = {name: share for name, share in shares.items() if share > 0}
     notes = [
         "Training shows that share of the users in another order in each pass, on block 0 and on later ones.",
         f"Counts choose {chosen:g}, from block 0 alone.",
+        f"{FEWER_PASSES}: {passes} over block 0 and {later_passes} over later ones instead of {config.backbone.epochs} "
+        f"and {config.training.epochs}; of all passes over a block the one with the best validation loss is kept.",
     ]
     return Plan(arms, pairs, {CURVE: curve}, is_next_block_listed=True, notes=notes, references=[in_order])
+
+
+def _arm(name: str, epochs: int, share: float, **overrides: Any) -> Arm:
+    training = {"epochs": epochs, "shuffled_share": share}
+    return Arm(name, method_arm(OURS, training=training, **overrides).overrides)
 
 
 def _name(share: float, is_chosen: bool) -> str:

@@ -11,7 +11,6 @@ from peso.data.simulate import SimulationSettings
 from peso.data.storage import load_dataset
 from peso.errors import DataError, WorkspaceError
 from peso.studies.anchor import ANCHOR
-from peso.studies.augmentation import AUGMENTATION
 from peso.studies.averaging import AVERAGING_STUDY
 from peso.studies.capacity import CAPACITY
 from peso.studies.curves import FIGURE_3, FIGURE_4
@@ -41,7 +40,6 @@ STUDIES: dict[StudyName, Study] = {
         FIGURE_4,
         ANCHOR,
         AVERAGING_STUDY,
-        AUGMENTATION,
         ORDER,
         MATRIX,
         CAPACITY,

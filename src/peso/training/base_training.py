@@ -181,7 +181,6 @@ def _base_stage(
         weight_decay=weight_decay,
         training=materials.config.training,
         seed=materials.config.seed,
-        max_history=materials.config.max_history,
         shuffled_share=materials.shuffled_share,
         tokens_of_a_pass=tokens_of_a_pass(reader.model, materials.config.training),
         rate_keys=dict.fromkeys(parts, rate_key),

@@ -46,7 +46,6 @@ class Stage:
             chooses it after the last epoch by the validation loss.
         tokens_of_a_pass: what a pass costs besides its tokens, in tokens: batches are cut into passes where padding
             costs more. 0 never cuts.
-        max_history: items before the first target of a row, at most; what `peso.training.item_dropout` fills up to.
         shuffled_share: share of the users whose training targets each epoch shows in another order.
         rate_keys: the key of the configuration that sets each part's rate, for who must lower it.
     """
@@ -69,7 +68,6 @@ class Stage:
     pull: Pull | None = None
     share: float | Literal["auto"] = 1.0
     tokens_of_a_pass: int = 0
-    max_history: int = 0
     shuffled_share: float = 0.0
     rate_keys: Mapping[str, str] = field(default_factory=dict)
 

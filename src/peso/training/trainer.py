@@ -22,7 +22,6 @@ from peso.training.averaging import averaged, best_share, first_share
 from peso.training.checkpoints import load_checkpoint, save_checkpoint
 from peso.training.code_losses import mean_loss
 from peso.training.epochs import EpochRecord, kept_epoch
-from peso.training.item_dropout import without_some_items
 from peso.training.optimisation import FlatOptimizer
 from peso.training.processes import is_first, process_number
 from peso.training.pulled_steps import PULLS_PER_LOG, STEPS_PER_PULL, PulledSteps
@@ -60,7 +59,7 @@ def train_stage(
         TrainingError: a loss or a parameter is not finite; the checkpoint stays that of the epoch before.
     """
     # Another order changes no length, and so no batch.
-    plan = [_batches(without_some_items(stage, epoch), epoch) for epoch in range(stage.epochs)]
+    plan = [_batches(stage, epoch) for epoch in range(stage.epochs)]
     optimizer = FlatOptimizer(
         stage.parts, stage.learning_rates, stage.weight_decay, sum(map(len, plan)), stage.training.warmup_fraction
     )
@@ -117,7 +116,7 @@ def _shown_in(stage: Stage, epoch: int) -> Stage:
     """The stage as an epoch shows it, which is the same in every life of the stage and in every process."""
     seed = derive_seed(stage.seed, "shuffling", stage.name, epoch)
     shuffled = in_another_order(stage.builder.dataset, stage.train_rows.targets, stage.shuffled_share, seed)
-    return without_some_items(replace(stage, builder=stage.builder.over(shuffled)), epoch)
+    return replace(stage, builder=stage.builder.over(shuffled))
 
 
 def _batches(stage: Stage, epoch: int) -> list[np.ndarray]:

@@ -141,7 +141,6 @@ def update_stage(
         add_penalty=add_penalty,
         pull=pull if pulls else None,
         share=method.share,
-        max_history=config.max_history,
         shuffled_share=materials.shuffled_share,
         tokens_of_a_pass=tokens_of_a_pass(reader.model, training),
         rate_keys={part: rates[part][0] for part in parts},

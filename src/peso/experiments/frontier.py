@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -12,7 +12,7 @@ from peso.experiments.drawing import PALETTE, STYLE, as_svg
 
 _SMALLEST_DOT, _LARGEST_DOT = 3.0, 8.5
 _MARKERS = "osD^vP"
-_MOST_TICKS = 6  # more knobs than this get the ticks of a logarithmic axis
+_MOST_TICKS = 6  # more knobs than this get the ticks of the axis
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,18 @@ def curves_picture(
     knob: str,
     reference: tuple[str, CurvePoint] | None = None,
     ringed: Sequence[tuple[str, float]] = (),
+    scale: Literal["log", "linear"] = "log",
 ) -> str:
     """A panel per measure over the knob, and one of two measures against each other, where dots grow with the knob.
 
     Args:
         curves: what to draw.
-        panels: key and title of each measure that is drawn over the knob, on a logarithmic axis; may be empty.
+        panels: key and title of each measure that is drawn over the knob; may be empty.
         frontier: key and title of the horizontal and of the vertical measure of the last panel.
         knob: what varies, for axis and caption.
         reference: a configuration outside the curves with its name: a line in the panels, a star in the last.
         ringed: curve and knob of the points that are ringed in the last panel.
+        scale: of the knob's axis.
     """
     num_panels = len(panels) + 1
     knobs = sorted({point.knob for points in curves.values() for point in points})
@@ -63,7 +65,7 @@ def curves_picture(
                               capsize=2, marker=_marker(number), ms=4, lw=1.4, color=_colour(number))  # fmt: skip
             if reference is not None:
                 axes.axhline(reference[1].values[key][0], color="#444444", ls=":", lw=1.2)
-            axes.set_xscale("log")
+            axes.set_xscale(scale)
             if len(knobs) <= _MOST_TICKS:
                 axes.set_xticks(knobs, [f"{value:g}" for value in knobs])
                 axes.minorticks_off()

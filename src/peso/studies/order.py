@@ -61,7 +61,7 @@ def present(outcome: Outcome) -> Findings:
     return Findings(
         [arm_table(outcome, BOTH_PROTOCOLS, (VALID_LOSS,))],
         run_tests(outcome.variants, outcome.plan.pairs, BOTH_PROTOCOLS),
-        curves_picture(curves, panels, frontier_axes(), "share of the users that is shuffled", star, ringed),
+        curves_picture(curves, panels, frontier_axes(), "share that is shuffled", star, ringed, "linear"),
         "Over the share of the users that is shuffled; right: fit of this block against the next block's likelihood, "
         f"larger dots for larger shares, {CHOSEN} ringed. Dotted line and star: {IN_ORDER}.",
     )

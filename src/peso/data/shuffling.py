@@ -17,8 +17,8 @@ def in_another_order(dataset: Dataset, targets: IntArray, share: float, seed: in
 
     Args:
         dataset: the events.
-        targets: event indices that may change places, int64; all others, validation and test targets among them, keep
-            theirs, and so does what any of these has before it as a set.
+        targets: distinct event indices that may change places, int64; all others, validation and test targets among
+            them, keep theirs.
         share: of the users that are shuffled, in [0, 1]; the others' events stay.
         seed: of who is shuffled, and how.
 

@@ -4,7 +4,7 @@ Counts answer before anything is trained. Were a share s of the users shuffled, 
 1 - s parts of what came after it, the nearer the more, and s parts of all that its takers took, wherever it stood. The
 share that makes validation targets likeliest by such counts is the one a network should be shown.
 
-Shapes: T targets, L places in a history, D distances.
+Shapes: T targets, D distances.
 """
 
 from collections.abc import Iterator, Sequence

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from peso.data.dataset import Dataset
 from peso.data.examples import targets_of_block
+from peso.memory.order import share_to_shuffle
 from peso.rivals.network import SasRecNetwork
 from peso.rivals.rows import histories, training_rows
 from peso.rivals.sasrec import SasRec, SasRecRetrained, SasRecSettings, SasRecUpdated
@@ -148,6 +150,25 @@ def test_planted_succession_is_learned_and_an_update_follows_it() -> None:
     after = Quick(dataset, 1, before)
     assert (after.lists(later, 1, everything)[:, 0] == dataset.event_item[later]).mean() > 0.9
     assert before.lists(tested, 1, everything).tolist() == first_lists.tolist()  # the update left it alone
+
+
+def test_as_many_users_are_shuffled_as_counts_bear() -> None:
+    class Quick(SasRecUpdated):
+        settings = SasRecSettings(hidden_size=16, dropout=0.0, learning_rate=1e-2, epochs=30)
+
+    class Shuffled(Quick):
+        settings = replace(Quick.settings, shuffled_share=1.0)
+
+    dataset = cycling()
+    tested = targets_of_block(dataset, 0, "test")
+    first, shuffled = Quick(dataset, 0), Shuffled(dataset, 0)
+    assert first.shuffled_share == share_to_shuffle(dataset) < 0.5
+    hits = [
+        (model.lists(tested, 1, np.arange(12))[:, 0] == dataset.event_item[tested]).mean()
+        for model in (first, shuffled)
+    ]
+    assert hits[0] > 0.9 > 0.6 > hits[1]  # who never sees the order cannot learn it
+    assert Quick(dataset, 1, first).shuffled_share == first.shuffled_share
 
 
 def test_the_epoch_of_the_lowest_validation_loss_is_kept(caplog: pytest.LogCaptureFixture) -> None:

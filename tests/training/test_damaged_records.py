@@ -119,3 +119,12 @@ def test_an_adapter(workspace: Path, tmp_path: Path) -> None:
     damaged(run_of(workspace) / "adapters" / "block_2" / "adapter_config.json", without("r"))
     with pytest.raises(WorkspaceError, match=r"adapter_config\.json has no valid 'r'"):
         export_version(workspace, tmp_path / "out", "vllm")
+
+
+def test_a_base_that_is_gone(workspace: Path) -> None:
+    (record,) = workspace.glob("bases/*/base.json")
+    shutil.rmtree(record.parent)
+    with pytest.raises(
+        WorkspaceError, match=rf"{record.parent} does not exist; .* by another version .*: train the run"
+    ):
+        load_user_lists(workspace, 5)

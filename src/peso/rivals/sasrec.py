@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from peso.baselines.base import Baseline
 from peso.baselines.lists import completed
 from peso.data.dataset import Dataset, IntArray
 from peso.data.examples import targets_of_block
+from peso.memory.order import share_to_shuffle
 from peso.rivals.network import SasRecNetwork
 from peso.rivals.scoring import best_items
 from peso.rivals.training import Stage, train
@@ -31,6 +32,7 @@ class SasRecSettings:
         epochs: passes over the targets from scratch.
         update_learning_rate: peak rate of an update.
         update_epochs: passes over the targets of an update.
+        shuffled_share: of the users, which each pass shows in another order; by counts, as in peso's own training.
         seed: of weights, order and dropout.
     """
 
@@ -40,9 +42,10 @@ class SasRecSettings:
     dropout: float = 0.2
     max_history: int = 20
     learning_rate: float = 1e-3
-    epochs: int = 8
+    epochs: int = 20
     update_learning_rate: float = 1e-3
     update_epochs: int = 8
+    shuffled_share: float | Literal["auto"] = "auto"
     seed: int = 0
 
 
@@ -54,12 +57,15 @@ class SasRec(Baseline):
 
     settings: ClassVar[SasRecSettings] = SasRecSettings()
     network: SasRecNetwork
+    shuffled_share: float
 
     def __init__(self, dataset: Dataset, model_block: int, previous: Self | None = None) -> None:
         """Trains; see `Baseline`."""
         super().__init__(dataset, model_block, previous)
         self.model_block = model_block
         self.known_items = np.unique(dataset.event_item[self.known_events])
+        share = self.settings.shuffled_share if previous is None else previous.shuffled_share
+        self.shuffled_share = share_to_shuffle(dataset) if share == "auto" else share
 
     @classmethod
     def config(cls) -> dict[str, Any]:
@@ -93,7 +99,8 @@ class SasRec(Baseline):
         return network
 
     def _train(self, network: SasRecNetwork, targets: IntArray, learning_rate: float, epochs: int) -> None:
-        stage = Stage(f"{self.name}, block {self.model_block}", learning_rate, epochs, self.settings.seed)
+        name = f"{self.name}, block {self.model_block}"
+        stage = Stage(name, learning_rate, epochs, self.settings.seed, self.shuffled_share)
         valid = targets_of_block(self.dataset, self.model_block, "valid")
         train(network, self.dataset, targets, valid, self.known_items, stage)
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from peso.data.dataset import Dataset, IntArray
+from peso.data.shuffling import in_another_order
 from peso.rivals.network import SasRecNetwork
 from peso.rivals.rows import training_rows
 from peso.rivals.scoring import mean_loss
@@ -33,12 +34,14 @@ class Stage:
         learning_rate: peak rate of AdamW.
         epochs: passes over the targets.
         seed: of order and dropout.
+        shuffled_share: of the users whose targets an epoch shows in another order, as peso's own training does.
     """
 
     name: str
     learning_rate: float
     epochs: int
     seed: int
+    shuffled_share: float = 0.0
 
 
 def train(
@@ -56,25 +59,28 @@ def train(
         candidates: int64, ascending, the items that the softmax runs over; holds every target's item.
         stage: rate, length and seed.
     """
-    rows = training_rows(dataset, targets, network.max_history)
-    if not len(rows.items):
+    num_rows = len(training_rows(dataset, targets, network.max_history).items)
+    if not num_rows:
         return
-    items, labels = torch.from_numpy(rows.items), torch.from_numpy(rows.labels)
     row_of_item = torch.zeros(dataset.num_items, dtype=torch.long)
     row_of_item[candidates] = torch.arange(len(candidates))
     candidate_rows = torch.from_numpy(candidates)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=stage.learning_rate, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98), fused=True
     )
-    num_steps = stage.epochs * math.ceil(len(items) / ROWS_PER_STEP)
+    num_steps = stage.epochs * math.ceil(num_rows / ROWS_PER_STEP)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, num_steps))
     order = np.random.default_rng(derive_seed(stage.seed, "sasrec order", stage.name))
     best, best_loss = copy.deepcopy(network.state_dict()), math.inf
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(stage.seed, "sasrec dropout", stage.name))
         for epoch in range(stage.epochs):
+            shuffling = derive_seed(stage.seed, "sasrec shuffling", stage.name, epoch)
+            shown = in_another_order(dataset, targets, stage.shuffled_share, shuffling)
+            rows = training_rows(shown, targets, network.max_history)
+            items, labels = torch.from_numpy(rows.items), torch.from_numpy(rows.labels)
             network.train()
-            for chosen in torch.from_numpy(order.permutation(len(items))).split(ROWS_PER_STEP):
+            for chosen in torch.from_numpy(order.permutation(num_rows)).split(ROWS_PER_STEP):
                 is_target = labels[chosen] >= 0
                 length = int(is_target.any(0).nonzero().max()) + 1
                 states = network(items[chosen, :length])[is_target[:, :length]]

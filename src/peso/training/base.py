@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from peso.data.examples import targets_of_block
 from peso.data.storage import Kind, read_facts
+from peso.errors import WorkspaceError
 from peso.lm.adapters import load_adapter, lora_parameters, token_row_parameters
 from peso.lm.backbone import load_tokenizer, load_weights
 from peso.lm.device import make_ready
@@ -87,6 +88,11 @@ def read_base_record(folder: Path) -> dict[str, Any]:
     Raises:
         WorkspaceError: it is missing or damaged.
     """
+    if not folder.is_dir():
+        raise WorkspaceError(
+            f"base checkpoint: {folder} does not exist; it was removed, or the run that needs it was trained with "
+            "other settings or by another version of peso: train the run again."
+        )
     cure = f"restore it, or remove {folder} to train the base again"
     return read_facts(folder / "base.json", "base checkpoint", _FACTS, cure)
 

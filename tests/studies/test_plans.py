@@ -18,6 +18,7 @@ from peso.memory.order import SHARES, share_to_shuffle
 from peso.methods.registry import METHODS
 from peso.semantic_ids.catalogue import load_semantic_ids
 from peso.studies.capacity import capacities
+from peso.studies.curves import RATE_FACTORS
 from peso.studies.methods_compared import plan_all_methods, plan_cumulative
 from peso.studies.order import CHOSEN, FEWER_PASSES, plan_shares
 from peso.studies.plan import Reencoded, UserSplit
@@ -135,12 +136,25 @@ def test_arms_and_worlds_may_be_left_out() -> None:
     assert STUDIES["drift"].plan(CONFIG, DATASET).without(["default"]).worlds.keys() >= {"no drift", "strong drift"}
 
 
+def test_a_curve_loses_what_is_left_out() -> None:
+    whole = STUDIES["fig4"].plan(CONFIG, DATASET)
+    assert {curve: [*names] for curve, names in whole.curves.items()} == {
+        method: [f"{method}, rate x{factor:g}" for factor in RATE_FACTORS] for method in ("single", "peso")
+    }
+    plan = whole.without(["single, rate x2", "peso, rate x0.1"])
+    assert [*plan.curves["single"].values()] == [0.1, 0.25, 0.5, 1.0]
+    assert [*plan.curves["peso"].values()] == [0.25, 0.5, 1.0, 2.0]
+    assert {pair.ours for pair in plan.pairs} == {f"peso, rate x{factor}" for factor in ("0.25", "0.5", "1")}
+    assert [*whole.without([*whole.curves["peso"]]).curves] == ["single"]
+
+
 @pytest.mark.parametrize(
     ("study", "names", "message"),
     [
         ("table2", ["pezo"], "--without pezo: there is none of this name; there are frozen; single; peso; "),
         ("table2", ["single"], "--without single: the others are compared with it"),
         ("drift", ["default: single"], "--without default: single: the others are compared with it"),
+        ("fig4", ["single, rate x1"], "the others are compared with it"),
         ("gap", ["single"], "this study needs all of its configurations"),
         ("drift", [*STUDIES["drift"].plan(CONFIG, DATASET).worlds], "no configuration is left"),
     ],

@@ -20,8 +20,9 @@ from peso.evaluation.forgetting import transfer
 from peso.evaluation.significance import Comparison, holm
 from peso.experiments.results import RunRecord, Variant
 from peso.methods.registry import METHODS
-from peso.studies.anchor import best_of_families, plan_rivals
+from peso.studies.anchor import plan_rivals
 from peso.studies.claims import correct_together, sentences
+from peso.studies.curves import best_of_curves
 from peso.studies.measures import NDCG, run_numbers, spread, spread_text
 from peso.studies.model_matrix import gains, matrix_of, targets_of_every_model
 from peso.studies.plan import Pair, Plan
@@ -254,7 +255,26 @@ def test_the_best_of_a_family_has_the_least_validation_loss() -> None:
         for name, losses in {"a": [6.0, 8.0], "b": [6.5, 6.9], "c": [1.0, 20.0]}.items()
     }
     plan = Plan([], curves={"first": {"a": 1.0, "b": 2.0}, "second": {"a": 1.0, "c": 2.0}})
-    assert best_of_families(Outcome(plan, variants, {})) == {"first": "b", "second": "a"}
+    assert best_of_curves(Outcome(plan, variants, {})) == {"first": "b", "second": "a"}
+
+
+def test_rates_are_compared_at_equal_ones_and_at_the_best_of_each_method(
+    workspace: Path, table: dict[str, Any]
+) -> None:
+    left_out = [f"{method}, rate x{factor}" for method in ("single", "peso") for factor in ("0.1", "0.25", "2")]
+    config_file = workspace / "small.toml"
+    record = run_study("fig4", workspace, SEEDS, workspace / "rates", config_file, without=left_out)
+    losses = {arm["name"]: arm["mean"]["valid_loss"] for arm in record["arms"]}
+    best = {
+        method: min((f"{method}, rate x0.5", f"{method}, rate x1"), key=lambda name: losses[name])
+        for method in ("single", "peso")
+    }
+    assert record["facts"]["best"] == best
+    compared: dict[str, set[Any]] = {"equal rates": set(), "each at its best rate": set()}
+    for test in record["tests"]:
+        compared[test["family"]].add((test["ours"], test["theirs"]))
+    assert compared["equal rates"] == {(f"peso, rate x{factor}", f"single, rate x{factor}") for factor in ("0.5", "1")}
+    assert compared["each at its best rate"] == {(best["peso"], best["single"])}
 
 
 def test_every_family_of_the_anchor_study_holds_its_default(workspace: Path) -> None:

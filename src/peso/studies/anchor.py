@@ -7,7 +7,7 @@ from peso.data.dataset import Dataset
 from peso.experiments.frontier import curves_picture
 from peso.experiments.markdown import Cell
 from peso.studies.claims import run_tests
-from peso.studies.curves import MEASURES, RATE_FACTORS, curve_points, frontier_axes, scaled_rates
+from peso.studies.curves import MEASURES, RATE_FACTORS, best_of_curves, curve_points, frontier_axes, scaled_rates
 from peso.studies.findings import Findings, Study, Table, arm_table
 from peso.studies.measures import DISTANCE, VALID_LOSS, spread_of, spread_text
 from peso.studies.methods_compared import method_arm
@@ -54,20 +54,9 @@ def plan_rivals(config: RunConfig, dataset: Dataset) -> Plan:
     return Plan(list(arms.values()), (), curves, notes=notes)
 
 
-def best_of_families(outcome: Outcome) -> dict[str, str]:
-    """The arm of each family with the least validation loss; the first of equal ones."""
-
-    def loss(name: str) -> float:
-        mean, _ = spread_of(outcome.variants[name], VALID_LOSS)
-        assert mean is not None, "single and peso train, so they have a validation loss"
-        return mean
-
-    return {family: min(names, key=loss) for family, names in outcome.plan.curves.items()}
-
-
 def present(outcome: Outcome) -> Findings:
     """The frontier of every family, and tests between the best of each."""
-    best = best_of_families(outcome)
+    best = best_of_curves(outcome)
     pairs = [
         Pair(best[ours], best[theirs], f"best {ours} against the best of each rival")
         for ours in ANCHORED

@@ -1,6 +1,6 @@
 """How strength (Figure 3) and learning rate (Figure 4) trade the fit of one block for the next."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from peso.config import RunConfig
@@ -18,7 +18,7 @@ from peso.studies.measures import (
     Measure,
     spread_of,
 )
-from peso.studies.methods_compared import REFERENCE, against_reference, anchored_by, method_arm
+from peso.studies.methods_compared import OURS, REFERENCE, against_reference, anchored_by, method_arm
 from peso.studies.plan import Arm, Pair, Plan
 from peso.studies.running import Outcome
 from peso.types import ProximalForm
@@ -61,7 +61,7 @@ def plan_strengths(config: RunConfig, dataset: Dataset) -> Plan:
 
 def plan_rates(config: RunConfig, dataset: Dataset) -> Plan:
     """Single evolving LoRA and PESO at scaled learning rates of later blocks; compared at equal rates."""
-    methods = (REFERENCE, "peso")
+    methods = (REFERENCE, OURS)
     curves = {method: {f"{method}, rate x{factor:g}": factor for factor in RATE_FACTORS} for method in methods}
     arms = [
         Arm(name, method_arm(method, training=scaled_rates(config, factor)).overrides)
@@ -69,8 +69,12 @@ def plan_rates(config: RunConfig, dataset: Dataset) -> Plan:
         for name, factor in names.items()
     ]
     pairs = [Pair(ours, theirs, "equal rates") for theirs, ours in zip(*curves.values(), strict=True)]
-    notes = ["Both rates, of A and B and of the token rows, are scaled together; every run starts from the same base."]
-    return Plan(arms, pairs, curves, notes=notes)
+    notes = [
+        "Both rates, of A and B and of the token rows, are scaled together; every run starts from the same base.",
+        "A method's best rate is the one of the least validation loss, mean over later blocks and seeds; test "
+        "targets take no part in the choice.",
+    ]
+    return Plan(arms, pairs, curves, notes=notes, references=[f"{REFERENCE}, rate x1"])
 
 
 def present_strengths(outcome: Outcome) -> Findings:
@@ -79,8 +83,24 @@ def present_strengths(outcome: Outcome) -> Findings:
 
 
 def present_rates(outcome: Outcome) -> Findings:
-    """Learning rate against every measure, and the frontier."""
-    return _present(outcome, "learning rate, times the base configuration's", None)
+    """Learning rate against every measure, the frontier, and both methods at the rate that is best for each."""
+    best = best_of_curves(outcome)
+    knob = "learning rate, times the base configuration's"
+    if OURS not in best:
+        return _present(outcome, knob, None)
+    pairs = [Pair(best[OURS], best[REFERENCE], "each at its best rate")]
+    return _present(outcome, knob, None, pairs, {"best": best})
+
+
+def best_of_curves(outcome: Outcome) -> dict[str, str]:
+    """The arm of each curve with the least validation loss; the first of equal ones."""
+
+    def loss(name: str) -> float:
+        mean, _ = spread_of(outcome.variants[name], VALID_LOSS)
+        assert mean is not None, "single and peso train, so they have a validation loss"
+        return mean
+
+    return {curve: min(names, key=loss) for curve, names in outcome.plan.curves.items()}
 
 
 def curve_points(outcome: Outcome, names: Mapping[str, float], measures: Iterable[Measure]) -> list[CurvePoint]:
@@ -103,7 +123,13 @@ def _known(outcome: Outcome, name: str, measure: Measure) -> tuple[float, float 
     return mean, deviation
 
 
-def _present(outcome: Outcome, knob: str, reference: str | None) -> Findings:
+def _present(
+    outcome: Outcome,
+    knob: str,
+    reference: str | None,
+    further: Sequence[Pair] = (),
+    facts: dict[str, Any] | None = None,
+) -> Findings:
     curves = {name: curve_points(outcome, names, MEASURES) for name, names in outcome.plan.curves.items()}
     star = None if reference is None else (reference, curve_points(outcome, {reference: 0.0}, MEASURES)[0])
     panels = [(measure.key, measure.label) for measure in (NDCG, NEXT_BLOCK)]
@@ -112,9 +138,10 @@ def _present(outcome: Outcome, knob: str, reference: str | None) -> Findings:
     )
     return Findings(
         [arm_table(outcome, MEASURES, (VALID_LOSS, DISTANCE, RATIO))],
-        run_tests(outcome.variants, outcome.plan.pairs, MEASURES),
+        run_tests(outcome.variants, [*outcome.plan.pairs, *further], MEASURES),
         curves_picture(curves, panels, frontier_axes(), knob, star),
         caption + (f" Dotted line and star: {reference}." if reference else ""),
+        facts or {},
     )
 
 

@@ -120,6 +120,11 @@ class Plan:
             self,
             arms=arms,
             pairs=[pair for pair in self.pairs if pair.ours not in left and pair.theirs not in left],
+            curves={
+                curve: {name: knob for name, knob in names.items() if name not in left}
+                for curve, names in self.curves.items()
+                if not names.keys() <= left.keys()
+            },
             worlds={name: world for name, world in self.worlds.items() if name not in names},
             notes=[*self.notes, f"Left out: {', '.join(dict.fromkeys(names))}."],
         )

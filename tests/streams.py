@@ -11,7 +11,7 @@ from peso.semantic_ids.catalogue import build_semantic_ids
 SMALL: dict[str, Any] = {
     "backbone": {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 32, "epochs": 2},
     "adapter": {"r": 2, "lora_alpha": 4},
-    "training": {"epochs": 2, "base_batch_targets": 64},
+    "training": {"epochs": 2, "base_batch_targets": 64, "rate_factors": [1.0]},
     "decoding": {"beam_width": 10},
 }
 

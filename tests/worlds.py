@@ -34,6 +34,7 @@ r = 2
 lora_alpha = 4
 [training]
 epochs = 2
+rate_factors = [1.0]
 [decoding]
 beam_width = 10
 """

@@ -1,5 +1,6 @@
 """A plan against what happens: tensors counted in real updates, operations by formula, sizes of real files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def config_of(workspace: Path, family: str, **overrides: Any) -> RunConfig:
     if not source.exists():
         write_language_model(source, family, shape=GPT2_DEEP if family == "gpt2" else DEEP)
     adapter = {"r": 8, "lora_alpha": 16, "target_modules": ("all-linear",)} | overrides.pop("adapter", {})
-    training = {"epochs": 1} | overrides.pop("training", {})
+    training = {"epochs": 1, "rate_factors": [1.0]} | overrides.pop("training", {})
     return config(
         backbone={"source": str(source)}, adapter=adapter, training=training, template="instruct",
         evaluation={"next_block": "off"}, **overrides,
@@ -147,16 +148,19 @@ def test_speed_is_that_of_the_formula(workspace: Path) -> None:
 
 
 def test_hours_are_those_of_the_method(workspace: Path) -> None:
-    """Retraining counts all blocks so far, a search for the strength the passes of all candidates."""
+    """Retraining counts all blocks so far, a search for strength or rates the passes of all candidates."""
 
-    def tokens(**overrides: Any) -> list[int]:
-        plan = planned(workspace, config_of(workspace, "smollm", training={"epochs": 3}, **overrides), gpu=80.0)
+    def tokens(factors: Sequence[float] = (1.0,), **overrides: Any) -> list[int]:
+        training = {"epochs": 3, "rate_factors": factors}
+        plan = planned(workspace, config_of(workspace, "smollm", training=training, **overrides), gpu=80.0)
         return [block.num_tokens for block in plan.blocks]
 
     one, anew, chosen = tokens(), tokens(method="retrain"), tokens(proximal={"strength": "auto"})
     assert anew[0] == one[0] == chosen[0]
     assert anew[2] > anew[1] > one[1]
     assert all(2 * one[block] < chosen[block] < 5 * one[block] for block in (1, 2))
+    paced = tokens((0.5, 0.25, 1.0))
+    assert (paced[0], paced[1], paced[2]) == (one[0], 2 * one[1], 2 * one[2])  # 3 + 2 + 1 passes for 3
 
 
 def test_what_is_left_out_is_said(workspace: Path) -> None:

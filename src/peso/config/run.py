@@ -75,7 +75,9 @@ class RunConfig(Section):
     def base_part(self) -> dict[str, Any]:
         """The part that decides the base and v_0: runs that agree on it share one base checkpoint."""
         training = self.training.model_dump(mode="json")
-        later_only = {"epochs", "learning_rate", "token_rows_learning_rate", "weight_decay", "batch_targets"}
+        later_only = {
+            "epochs", "learning_rate", "token_rows_learning_rate", "rate_factors", "weight_decay", "batch_targets",
+        }  # fmt: skip
         return {
             "seed": self.seed,
             "template": self.template,

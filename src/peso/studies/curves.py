@@ -36,11 +36,12 @@ FRONTIER = (THIS_BLOCK, NEXT_BLOCK)
 
 
 def scaled_rates(config: RunConfig, factor: float) -> dict[str, Any]:
-    """Overrides that scale both learning rates of later blocks."""
+    """Overrides that scale both learning rates of later blocks, which chose among some otherwise."""
     training = config.training
     return {
         "learning_rate": training.learning_rate * factor,
         "token_rows_learning_rate": training.token_rows_learning_rate * factor,
+        "rate_factors": [1.0],
     }
 
 

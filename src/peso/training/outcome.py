@@ -37,6 +37,7 @@ _UPDATE: dict[str, Kind] = {
     "epochs": list,
     "movement": list,
     "strengths?": [{"strength": float, "selected": bool}],
+    "rates?": [{"rate_factor": float, "selected": bool}],
 }
 """What the files of a block must hold."""
 
@@ -143,6 +144,7 @@ def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes
         },
         "training": base.epochs + [epoch for update in updates for epoch in update.epochs],
         "strengths": [trial for update in updates for trial in update.strengths],
+        "rates": [trial for update in updates for trial in update.rates],
         "movement": [entry for update in updates for entry in update.movement],
     }
     write_json(folder / RESULT, result)
@@ -179,10 +181,12 @@ def _summaries(
 
 
 def _chosen(count: dict[str, Any], update: Update) -> dict[str, Any]:
-    """How a block's memory counts, the strength that it chose, and its share where it did not go all the way."""
+    """How a block's memory counts, what it chose, and its share where it did not go all the way."""
     chosen = {"memory": count["memory"]} if count["memory"] else {}
     if kept := [trial["strength"] for trial in update.strengths if trial["selected"]]:
         chosen["proximal_strength"] = kept[0]
+    if kept := [trial["rate_factor"] for trial in update.rates if trial["selected"]]:
+        chosen["rate_factor"] = kept[0]
     shares = [epoch.get("share", 1.0) for epoch in update.epochs if epoch["selected"]]
     if any(share != 1 for share in shares):
         chosen["proximal_share"] = shares[-1]

@@ -1,7 +1,7 @@
 """A stage of training as a value: some flat parameters, some targets, a number of epochs, and how."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -70,6 +70,10 @@ class Stage:
     tokens_of_a_pass: int = 0
     shuffled_share: float = 0.0
     rate_keys: Mapping[str, str] = field(default_factory=dict)
+
+    def at_rates(self, factor: float) -> "Stage":
+        """The stage at learning rates so many times as high."""
+        return replace(self, learning_rates={part: factor * rate for part, rate in self.learning_rates.items()})
 
     def refuse_divergence(self, value: float, what: str, epoch: int, step: str = "") -> None:
         """See `peso.training.epochs.refuse_divergence`."""

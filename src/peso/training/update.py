@@ -37,9 +37,9 @@ from peso.training.base import (
     validation_rows,
 )
 from peso.training.block_view import RunView
+from peso.training.candidates import RATE, STRENGTH, Setting, Trial, train_with_best
 from peso.training.materials import Materials, Reader
 from peso.training.stage import AddPenalty, Stage, tokens_of_a_pass
-from peso.training.strength_search import StrengthTrial, train_with_best_strength
 from peso.training.trainer import train_stage
 
 UPDATE_FILE = "update.json"
@@ -56,6 +56,7 @@ class Update:
         epochs: one row per epoch, with `selected`.
         movement: per group the distance travelled and the length of the anchor.
         strengths: one row per strength that was tried for the anchor, where it was chosen by the block.
+        rates: one row per factor that was tried for the learning rates, where there was a choice.
     """
 
     block: int
@@ -64,6 +65,7 @@ class Update:
     epochs: list[dict[str, Any]]
     movement: list[dict[str, Any]]
     strengths: list[dict[str, Any]] = field(default_factory=list)
+    rates: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -73,11 +75,13 @@ class _Log:
     epochs: list[dict[str, Any]] = field(default_factory=list)
     movement: list[dict[str, Any]] = field(default_factory=list)
     strengths: list[dict[str, Any]] = field(default_factory=list)
+    rates: list[dict[str, Any]] = field(default_factory=list)
 
     def extend(self, leg: "_Log") -> None:
         self.epochs += leg.epochs
         self.movement += leg.movement
         self.strengths += leg.strengths
+        self.rates += leg.rates
 
 
 def update_stage(
@@ -167,8 +171,8 @@ def run_update(
         return load_state(materials, base, _before(adapters, block))[0], Update(block, 0.0, 0, [], [])
     train = _train_backbone if method.trains == "all_weights" else _train_adapter
     model, log = train(materials, base, method, adapters, block, checkpoint)
-    seconds = sum(entry["seconds"] for entry in log.strengths or log.epochs)
-    return model, Update(block, seconds, 0, log.epochs, log.movement, log.strengths)
+    seconds = sum(entry["seconds"] for entry in log.strengths or log.rates or log.epochs)
+    return model, Update(block, seconds, 0, log.epochs, log.movement, log.strengths, log.rates)
 
 
 def _before(adapters: Path, block: int) -> Path | None:
@@ -186,7 +190,7 @@ def _train_backbone(
     view = RunView(materials, reader, None, adapters, block)
     targets = method.examples(materials.dataset, block, materials.config.seed)
     stage = update_stage(materials, reader, parts, method, view, targets, f"block_{block}")
-    log = _trained(reader, {None: stage}, checkpoint)
+    log = _trained(reader, RATE, _at_every_rate(stage), checkpoint)
     own_memory(whole)
     return whole, log
 
@@ -210,13 +214,12 @@ def _train_adapter(
         # A method's only leg keeps the block's plain name, on which order and dropout depend.
         name = f"block_{block}" if len(legs) == 1 else f"block_{block}_leg_{number}"
         candidates = method.candidates() if len(targets_of_block(materials.dataset, block, "valid")) else {}
-        variants: list[tuple[float | None, ContinualMethod]] = [*candidates.items()] or [(None, method)]
-        stages = {
-            strength: update_stage(materials, reader, parts, variant, view, leg.targets, name)
-            for strength, variant in variants
-        }
+        stage_of = partial(update_stage, materials, reader, parts, view=view, targets=leg.targets, name=name)
+        setting, stages = STRENGTH, {strength: stage_of(variant) for strength, variant in candidates.items()}
+        if not stages:
+            setting, stages = RATE, _at_every_rate(stage_of(method))
         of_leg = checkpoint if len(legs) == 1 else checkpoint.with_stem(f"{checkpoint.stem}_leg_{number}")
-        log.extend(_trained(reader, stages, of_leg))
+        log.extend(_trained(reader, setting, stages, of_leg))
         view.close()
         learned.append(read_low_rank(model))
         rows.append(read_token_rows(model))
@@ -228,19 +231,25 @@ def _train_adapter(
     return model, log
 
 
-def _trained(reader: Reader, stages: Mapping[float | None, Stage], checkpoint: Path) -> _Log:
-    """Trains the one stage, or that of the best strength."""
+def _at_every_rate(stage: Stage) -> dict[float, Stage]:
+    """By factor, the stage at the rates that the block may choose from; the first where it cannot choose."""
+    factors = stage.training.rate_factors
+    return {factor: stage.at_rates(factor) for factor in (factors if len(stage.valid_rows) else factors[:1])}
+
+
+def _trained(reader: Reader, setting: Setting, stages: Mapping[float, Stage], checkpoint: Path) -> _Log:
+    """Trains the one stage, or that of the best value of a setting."""
     stage = next(iter(stages.values()))
     anchors = {name: part.snapshot() for name, part in stage.parts.items()}
-    trials: list[StrengthTrial] = []
-    if None in stages:
+    trials: list[Trial] = []
+    if len(stages) == 1:
         records, selected = train_stage(reader.model, reader.likelihood, stage, checkpoint)
     else:
-        of_strengths = {strength: stage for strength, stage in stages.items() if strength is not None}
-        records, selected, trials = train_with_best_strength(reader, of_strengths, checkpoint)
+        records, selected, trials = train_with_best(reader, stages, checkpoint, setting)
     epochs = [asdict(record) | {"selected": record.epoch == selected} for record in records]
     movement = [entry for name, part in stage.parts.items() for entry in _movement(stage.block, part, anchors[name])]
-    return _Log(epochs, movement, [asdict(trial) for trial in trials])
+    tried = [trial.record(setting) for trial in trials]
+    return _Log(epochs, movement, tried if setting is STRENGTH else [], tried if setting is RATE else [])
 
 
 def write_update(folder: Path, model: PreTrainedModel | PeftModel, update: Update, materials: Materials) -> Update:

@@ -1,4 +1,4 @@
-"""The strength that a block chooses: never a worse fit than without an anchor, and the same after an interruption."""
+"""The strength, or the rates, that a block chooses: what is tried, what is kept, and the same after an interruption."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from peso.errors import ConfigError
 from peso.files import read_json
+from peso.training.candidates import RATE, STRENGTH, Setting, passes_over_block
 from peso.training.stream import run_stream
 from peso.training.trainer import train_stage
 from streams import SMALL, config, fill
@@ -19,6 +20,8 @@ AUTO: dict[str, Any] = {
     "evaluation": {"next_block": "off"},
 }
 CANDIDATES = [0.0, 1.0, 3.0, 9.0, 30.0]
+FACTORS = [0.5, 0.25, 4.0]
+RATES: dict[str, Any] = AUTO | {"proximal": {}, "training": AUTO["training"] | {"rate_factors": FACTORS}}
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +75,67 @@ def test_the_block_is_what_the_kept_strength_gives_alone(workspace: Path, chosen
     assert all((ours[name] == theirs[name]).all() for name in ours)
 
 
+@pytest.fixture(scope="module")
+def paced(workspace: Path) -> Path:
+    return run_stream(workspace, config(**RATES))
+
+
+def test_rates_are_tried_and_the_best_kept(workspace: Path, paced: Path) -> None:
+    result = read_json(paced / "result.json", "result")
+    assert result["strengths"] == []
+    for block in (1, 2):
+        trials = {trial["rate_factor"]: trial for trial in result["rates"] if trial["block"] == block}
+        assert sorted(trials) == sorted(FACTORS)
+        assert sorted(trial["epochs"] for trial in trials.values()) == [1, 2, 3]
+        assert sum(trial["epochs"] for trial in trials.values()) == passes_over_block(RATE, len(FACTORS), 3)
+        (kept,) = (trial for trial in trials.values() if trial["selected"])
+        assert kept["valid_loss"] == min(trial["valid_loss"] for trial in trials.values()) == least_loss(paced, block)
+        summary = result["blocks"][block - 1]
+        assert summary["rate_factor"] == kept["rate_factor"]
+        assert summary["train_seconds"] == sum(trial["seconds"] for trial in trials.values())
+
+
+def test_the_block_is_what_the_kept_rate_gives_alone(workspace: Path, paced: Path) -> None:
+    (kept,) = {
+        trial["rate_factor"]
+        for trial in read_json(paced / "result.json", "result")["rates"]
+        if trial["block"] == 1 and trial["selected"]
+    }
+    training = AUTO["training"]
+    usual = config(**RATES).training
+    for of_factor in (
+        {"rate_factors": [kept]},
+        {
+            "rate_factors": [1.0],
+            "learning_rate": kept * usual.learning_rate,
+            "token_rows_learning_rate": kept * usual.token_rows_learning_rate,
+        },
+    ):
+        alone = run_stream(workspace, config(**RATES | {"training": training | of_factor}))
+        assert read_json(alone / "result.json", "result")["rates"] == []
+        ours, theirs = adapter_of(paced, 1), adapter_of(alone, 1)
+        assert all((ours[name] == theirs[name]).all() for name in ours)
+
+
+def test_rates_of_all_weights_are_chosen_as_well(workspace: Path) -> None:
+    full = run_stream(workspace, config(**RATES | {"method": "full"}))
+    rates = read_json(full / "result.json", "result")["rates"]
+    assert [trial["rate_factor"] for trial in rates if trial["block"] == 1] == FACTORS
+
+
+@pytest.mark.parametrize(("setting", "num_candidates", "passes"), [(RATE, 3, 9), (RATE, 1, 6), (STRENGTH, 5, 18)])
+def test_passes_by_hand(setting: Setting, num_candidates: int, passes: int) -> None:
+    # 3 + 2 + 1 + 1 + 1 + 1; 5 + 4 + 3 + 2 + 2 + 2, strength 0 beside the best one, less what ends early.
+    assert passes_over_block(setting, num_candidates, 6) == passes
+
+
 @pytest.mark.parametrize("calls_before", [3, 7])
+@pytest.mark.parametrize("searched", ["strengths", "rates"])
 def test_an_interrupted_search_ends_alike(
-    tmp_path: Path, chosen: Path, monkeypatch: pytest.MonkeyPatch, calls_before: int
+    tmp_path: Path, chosen: Path, paced: Path, monkeypatch: pytest.MonkeyPatch, calls_before: int, searched: str
 ) -> None:
     workspace, calls = fill(tmp_path), iter(range(calls_before))
+    whole, overrides = (chosen, AUTO) if searched == "strengths" else (paced, RATES)
 
     def dying(*arguments: Any, **named: Any) -> Any:
         if next(calls, None) is None:
@@ -84,13 +143,13 @@ def test_an_interrupted_search_ends_alike(
         return train_stage(*arguments, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr("peso.training.strength_search.train_stage", dying)
+        patch.setattr("peso.training.candidates.train_stage", dying)
         with pytest.raises(KeyboardInterrupt):
-            run_stream(workspace, config(**AUTO))
-    folder = run_stream(workspace, config(**AUTO), resume=True)
+            run_stream(workspace, config(**overrides))
+    folder = run_stream(workspace, config(**overrides), resume=True)
     assert not list(folder.glob("checkpoint*"))
     for block in (1, 2):
-        ours, theirs = adapter_of(folder, block), adapter_of(chosen, block)
+        ours, theirs = adapter_of(folder, block), adapter_of(whole, block)
         assert all((ours[name] == theirs[name]).all() for name in ours)
 
 

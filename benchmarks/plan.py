@@ -42,7 +42,7 @@ def measure(quick: bool) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         read = {"backbone": {"source": _written(folder, quick)}, "template": "instruct"}
         for name, settings in {"embedded": {}, "deep": read}.items():
-            materials = load_world(settings | {"training": {"epochs": 1}})
+            materials = load_world(settings | {"training": {"epochs": 1, "rate_factors": [1.0]}})
             comparison = compare({"planned": _planned(materials), "measured": _measured(materials)}, turns_of(quick))
             ratio = comparison.ratio("planned", "measured")
             targets[f"{name}_error"] = Target(abs(ratio - 1), MAX_ERROR, "at_most")

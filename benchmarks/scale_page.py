@@ -12,6 +12,7 @@ from typing import Any
 from peso.config import RunConfig
 from peso.files import write_text
 from peso.memory.weights import usual_weights
+from peso.training.candidates import RATE, passes_over_block
 
 RESULTS, PAGE = Path("docs/results"), Path("docs/scale.md")
 START, END = "<!-- computed -->\n", "<!-- end of what is computed -->\n"
@@ -99,7 +100,8 @@ def read_rates(results: Path) -> Rates:
 def core_hours(size: Size, rates: Rates) -> dict[str, tuple[str, float]]:
     """Of every job, the arithmetic in words and the hours of one core."""
     config = RunConfig()
-    base_epochs, epochs = config.backbone.epochs + config.training.base_epochs, config.training.epochs
+    base_epochs = config.backbone.epochs + config.training.base_epochs
+    passes = passes_over_block(RATE, len(config.training.rate_factors), config.training.epochs)
     events, targets = size.users * EVENTS_PER_USER, size.users * TARGETS_PER_USER
     base = events * BASE_SHARE
     return {
@@ -113,8 +115,8 @@ def core_hours(size: Size, rates: Rates) -> dict[str, tuple[str, float]]:
             base * base_epochs / rates.train_targets * MEASURED_CORES / 3600,
         ),
         "update, per block": (
-            f"{targets:,.0f} targets x {epochs} epochs x {1000 * rates.update_seconds:.3f} ms x {MEASURED_CORES} cores",
-            targets * epochs * rates.update_seconds * MEASURED_CORES / 3600,
+            f"{targets:,.0f} targets x {passes} passes x {1000 * rates.update_seconds:.3f} ms x {MEASURED_CORES} cores",
+            targets * passes * rates.update_seconds * MEASURED_CORES / 3600,
         ),
         "all lists, per block": (
             f"{size.users:,} users / {rates.recommend_users:,.0f} users/s of a core",

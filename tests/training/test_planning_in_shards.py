@@ -43,7 +43,8 @@ def config_of(source: Path, sharding: str, **training: Any) -> RunConfig:
     return config(
         backbone={"source": str(source)},
         adapter={"r": 4, "lora_alpha": 8, "target_modules": ["all-linear"]},
-        training={"epochs": 1, "base_epochs": 1, "batch_targets": 16, "sharding": sharding} | training,
+        training={"epochs": 1, "base_epochs": 1, "batch_targets": 16, "rate_factors": [1.0], "sharding": sharding}
+        | training,
         template="instruct",
         evaluation={"next_block": "off"},
     )  # fmt: skip

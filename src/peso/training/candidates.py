@@ -15,6 +15,7 @@ from typing import Any
 from peso.files import hash_of_json
 from peso.training.epochs import EpochRecord, kept_epoch
 from peso.training.materials import Reader
+from peso.training.processes import wait_for_all
 from peso.training.stage import Stage
 from peso.training.trainer import train_stage
 
@@ -115,6 +116,7 @@ def train_with_best(
         stage = stages[value]
         own = replace(stage, key=hash_of_json([stage.key, setting.name, value]))
         file = checkpoint.with_stem(f"{checkpoint.stem}_{setting.name}_{value:g}")
+        wait_for_all()  # the first process may still be writing what all go on from
         return train_stage(reader.model, reader.likelihood, own, file, until=epochs)
 
     for epochs in range(1, first.epochs + 1):

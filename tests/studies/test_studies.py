@@ -281,7 +281,10 @@ def test_every_family_of_the_anchor_study_holds_its_default(workspace: Path) -> 
     from peso.config import make_config
 
     plan = plan_rivals(make_config(), tiny_dataset())
-    pull_alone = make_config(None, {"method": "peso", "proximal": {"share": 1.0}, "memory": {"use": False}})
+    training = {"rate_factors": [1.0]}
+    pull_alone = make_config(
+        None, {"method": "peso", "proximal": {"share": 1.0}, "memory": {"use": False}, "training": training}
+    )
     configs = {arm.name: make_config(None, arm.overrides) for arm in plan.arms}
     for family in ("anchor", "anchor + weight decay", "anchor + learning rate"):
         assert pull_alone in [configs[name] for name in plan.curves[family]]

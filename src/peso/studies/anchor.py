@@ -7,7 +7,15 @@ from peso.data.dataset import Dataset
 from peso.experiments.frontier import curves_picture
 from peso.experiments.markdown import Cell
 from peso.studies.claims import run_tests
-from peso.studies.curves import MEASURES, RATE_FACTORS, best_of_curves, curve_points, frontier_axes, scaled_rates
+from peso.studies.curves import (
+    AS_CONFIGURED,
+    MEASURES,
+    RATE_FACTORS,
+    best_of_curves,
+    curve_points,
+    frontier_axes,
+    scaled_rates,
+)
 from peso.studies.findings import Findings, Study, Table, arm_table
 from peso.studies.measures import DISTANCE, VALID_LOSS, spread_of, spread_text
 from peso.studies.methods_compared import method_arm
@@ -24,7 +32,7 @@ RIVALS = ("weight decay", "learning rate")
 
 
 def plan_rivals(config: RunConfig, dataset: Dataset) -> Plan:
-    """Each family varies one setting of the base configuration; PESO is anchored by the decoupled pull."""
+    """Each family varies one setting of the base configuration at its rates; PESO is anchored by the decoupled pull."""
     arms: dict[str, Arm] = {}
     curves: dict[str, dict[str, float]] = {}
 
@@ -38,13 +46,13 @@ def plan_rivals(config: RunConfig, dataset: Dataset) -> Plan:
     for method, prefix in (("single", ""), ("peso", "anchor + ")):
         held = anchor if method == "peso" else {}
         for decay in WEIGHT_DECAYS:
-            arm = method_arm(method, training={"weight_decay": decay}, **held)
+            arm = method_arm(method, training={"weight_decay": decay} | AS_CONFIGURED, **held)
             add(f"{prefix}weight decay", decay, f"{method}, weight decay {decay:g}", arm)
         for factor in RATE_FACTORS:
             arm = method_arm(method, training=scaled_rates(config, factor), **held)
             add(f"{prefix}learning rate", factor, f"{method}, rate x{factor:g}", arm)
     for strength in STRENGTHS:
-        arm = method_arm("peso", proximal={"form": FORM, "strength": strength, "share": 1.0})
+        arm = method_arm("peso", proximal={"form": FORM, "strength": strength, "share": 1.0}, training=AS_CONFIGURED)
         add("anchor", strength, f"peso, strength {strength:g}", arm)
     notes = [
         "The configuration of a family that is compared is the one with the least validation loss, mean over later "

@@ -31,6 +31,8 @@ STRENGTHS: Mapping[ProximalForm, tuple[float, ...]] = {
 }
 """Grid of each form; the paper's grid for Eq. 12 ends at 8, where the term still does next to nothing."""
 RATE_FACTORS = (0.1, 0.25, 0.5, 1.0, 2.0)
+AS_CONFIGURED = {"rate_factors": [1.0]}
+"""Of `training`: no rate is chosen, so that what varies is what a study varies."""
 MEASURES = (NDCG, THIS_BLOCK, NEXT_BLOCK)
 FRONTIER = (THIS_BLOCK, NEXT_BLOCK)
 
@@ -41,8 +43,7 @@ def scaled_rates(config: RunConfig, factor: float) -> dict[str, Any]:
     return {
         "learning_rate": training.learning_rate * factor,
         "token_rows_learning_rate": training.token_rows_learning_rate * factor,
-        "rate_factors": [1.0],
-    }
+    } | AS_CONFIGURED
 
 
 def plan_strengths(config: RunConfig, dataset: Dataset) -> Plan:

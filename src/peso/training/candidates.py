@@ -119,7 +119,9 @@ def train_with_best(
         wait_for_all()  # the first process may still be writing what all go on from
         return train_stage(reader.model, reader.likelihood, own, file, until=epochs)
 
-    for epochs in range(1, first.epochs + 1):
+    epochs = 0
+    while epochs < first.epochs:
+        epochs = epochs + 1 if len(alive) > 1 else first.epochs  # nobody is left to compare with
         for value in alive:
             # After an interruption a candidate may be further along than this round.
             so_far = train(value, epochs)[0][:epochs]

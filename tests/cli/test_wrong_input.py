@@ -16,6 +16,7 @@ CONFIGS = {
     "negative": "[memory]\nlag_weights = [1.0, -0.5]\ndistance_weights = [-1.0]",
     "endless": "[memory]\nlag_weights = [inf]",
     "zeros": "[memory]\nlag_weights = [0.0, 0.0]\ndistance_weights = []",
+    "twice": "[training]\nrate_factors = [0.5, 0.5]",
     "good": "",
     "other-seed": "seed = 7",
 }
@@ -79,6 +80,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("memory.lag_weights.1: ", "memory.distance_weights.0: ", "(got -0.5)"),
         ),
         ("run -w world --config endless.toml", ("memory.lag_weights.0: ", "finite number")),
+        ("run -w world --config twice.toml", ("training.rate_factors", "each factor is tried once")),
         (
             "run -w world --config zeros.toml",
             ("memory.lag_weights: one weight", "memory.distance_weights: one weight", "memory.use = false"),

@@ -154,6 +154,21 @@ def test_runs_that_differ_in_more_than_the_seed_are_told_apart(tmp_path: Path) -
     assert names == ["peso (strength 0.5)", "peso (strength 2.0)"]
 
 
+def test_what_was_chosen_is_shown_per_block_of_runs_that_chose(tmp_path: Path) -> None:
+    dataset = world(tmp_path)
+    write_run(tmp_path, dataset, "single", 0)
+    assert "What was chosen" not in read(write_report(tmp_path)).words
+    result = write_run(tmp_path, dataset, "peso", 0)
+    result["blocks"][0] |= {"rate_factor": 0.25, "proximal_share": 0.8}
+    result["blocks"][1] |= {"rate_factor": 1.0, "proximal_strength": 0.1}
+    write_json(tmp_path / "runs" / result["run_id"] / "result.json", result)
+    words = read(write_report(tmp_path)).words
+    table = words[words.index("What was chosen") : words.index("Example users")]
+    assert result["run_id"] in table
+    assert "single-seed0" not in table
+    assert table.index("rates x 0.25, 80% of the way") < table.index("rates x 1, strength 0.1")
+
+
 def test_broken_and_missing_results(tmp_path: Path) -> None:
     world(tmp_path)
     with pytest.raises(WorkspaceError, match="no finished run"):

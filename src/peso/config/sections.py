@@ -154,6 +154,13 @@ class TrainingConfig(Section):
     """Whether an answer ends with the end token, which is then part of the training loss, as in the released code;
     needs the template "instruct" and the normaliser "vocabulary"."""
 
+    @field_validator("rate_factors")
+    @classmethod
+    def _differ(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("each factor is tried once; leave out the repeated ones")
+        return value
+
 
 class DecodingConfig(Section):
     """How recommendations are read out of the model."""

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from peso.data.storage import load_dataset
 from peso.experiments import plots
+from peso.experiments.choices import choices_of
 from peso.experiments.comparisons import Claim, make_claims
 from peso.experiments.examples import example_users
 from peso.experiments.results import RunRecord, Variant, group_variants, load_results
@@ -58,6 +59,7 @@ def write_report(workspace: Path) -> Path:
     page = environment.get_template("report.html.jinja").render(
         dataset=dataset,
         records=models,
+        choices=choices_of(models),
         sections=sections,
         columns=_COLUMNS,
         shown=shown.result,

@@ -64,6 +64,11 @@ def plan_all_methods(config: RunConfig, dataset: Dataset) -> Plan:
     with_memory = {WITH_MEMORY: OURS, REFERENCE_WITH_MEMORY: REFERENCE}
     arms += [Arm(name, {"method": method, "memory": {"use": True}}) for name, method in with_memory.items()]
     notes = ["Settings are those of the base configuration for every method; none was tuned for this table."]
+    if len(factors := config.training.rate_factors) > 1:
+        tried = ", ".join(f"{factor:g}" for factor in sorted(factors))
+        notes.append(
+            f"Learning rates of later blocks are chosen per block and method, among {tried} times the configured."
+        )
     plan = against_reference(arms, notes, has_rivals=True)
     further = [Pair(WITH_MEMORY, rival.name, f"{WITH_MEMORY} against counts") for rival in BASELINES]
     further.append(Pair(WITH_MEMORY, REFERENCE_WITH_MEMORY, "both with a memory"))

@@ -66,12 +66,6 @@ def test_every_registered_method_is_in_table_2() -> None:
     assert methods == [*METHODS, "peso", "single"]
 
 
-def test_table_2_says_whether_rates_are_chosen() -> None:
-    assert plan_all_methods(CONFIG, DATASET).notes[-1].endswith("among 0.25, 0.5, 1 times the configured.")
-    as_configured = make_config(None, {"training": {"rate_factors": [1.0]}})
-    assert not any("rates" in note for note in plan_all_methods(as_configured, DATASET).notes)
-
-
 def test_the_base_configuration_lies_under_every_arm(tmp_path: Path) -> None:
     file = tmp_path / "base.toml"
     file.write_text("[training]\nlearning_rate = 0.004\nepochs = 7\n")

@@ -290,6 +290,27 @@ def test_every_family_of_the_anchor_study_holds_its_default(workspace: Path) -> 
         assert pull_alone in [configs[name] for name in plan.curves[family]]
 
 
+def test_a_page_shows_the_rates_that_were_chosen_and_how_often_at_an_end(
+    workspace: Path, table: dict[str, Any]
+) -> None:
+    assert "chosen_rates" not in table["facts"]  # the small configuration has nothing to choose
+    choosing, results = workspace / "choosing.toml", workspace / "choosing"
+    choosing.write_text(TINY_CONFIG.replace("[1.0]", "[0.5, 0.25, 1.0]"))
+    without: list[str] = [method for method in METHODS if method not in ("frozen", "single", "peso")]
+    without += ["single + memory", "peso + memory"]
+    record = run_study("table2", workspace, SEEDS, results, choosing, without=without)
+    assert set(record["facts"]["chosen_rates"]) == {"single", "peso"}  # frozen trains at no rate
+    page = (results / "table2.md").read_text()
+    for name, by_block in record["facts"]["chosen_rates"].items():
+        (arm,) = [arm for arm in record["arms"] if arm["name"] == name]
+        runs = [json.loads((workspace / "runs" / run["run_id"] / "result.json").read_text()) for run in arm["runs"]]
+        for block in (1, 2):
+            assert by_block[block] == [run["blocks"][block - 1]["rate_factor"] for run in runs]
+        chosen = [factor for factors in by_block.values() for factor in factors]
+        ends = f"| 0.25, 0.5, 1 | {chosen.count(0.25)} of 4 | {chosen.count(1.0)} of 4 |"
+        assert any(line.startswith(f"| {name} |") and line.endswith(ends) for line in page.splitlines())
+
+
 def test_sentences_follow_the_corrected_value() -> None:
     def comparison(p_value: float, difference: float) -> Comparison:
         return Comparison("ndcg@10", 0.1 + difference, 0.1, difference, None, -0.1, 0.1, p_value, 9, 2, 9)

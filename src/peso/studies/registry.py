@@ -13,6 +13,7 @@ from peso.errors import DataError, WorkspaceError
 from peso.studies.anchor import ANCHOR
 from peso.studies.averaging import AVERAGING_STUDY
 from peso.studies.capacity import CAPACITY
+from peso.studies.chosen_rates import with_chosen_rates
 from peso.studies.curves import FIGURE_3, FIGURE_4
 from peso.studies.directions import DIRECTIONS
 from peso.studies.drift import DRIFT
@@ -97,7 +98,7 @@ def run_study(
     except OSError as error:
         raise WorkspaceError(f"results folder {results} cannot be made ({error.strerror}); check --results.") from None
     outcome = run_plan(workspace, plan, num_seeds, config_file, num_jobs)
-    findings = study.present(outcome)
+    findings = with_chosen_rates(study.present(outcome), outcome)
     command = ["peso", "study", name, "--workspace", str(workspace), "--seeds", str(num_seeds)]
     command += [] if config_file is None else ["--config", str(config_file)]
     command += [] if num_jobs == 1 else ["--jobs", str(num_jobs)]

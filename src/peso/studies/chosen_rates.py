@@ -15,15 +15,16 @@ CHOSEN_RATES = "chosen_rates"
 def with_chosen_rates(findings: Findings, outcome: Outcome) -> Findings:
     """Adds the choices of all arms that chose, as a table and as a fact; nothing where no arm did.
 
-    The fact is arm -> block -> factor of each seed. Every method chooses for itself, so a method whose choice lies at
-    an end of the grid might be better still beyond it, and a comparison with it be too kind to the other.
+    The fact is arm -> block -> factor of each training, one per seed (two where a method has two legs). Every method
+    chooses for itself, so a method whose choice lies at an end of the grid might be better still beyond it, and a
+    comparison with it be too kind to the other.
     """
     chosen = {name: by_block for name, variant in outcome.variants.items() if (by_block := _chosen(variant))}
     if not chosen:
         return findings
     blocks = sorted({block for by_block in chosen.values() for block in by_block})
     rows = [_row(name, by_block, blocks, _tried(outcome.variants[name])) for name, by_block in chosen.items()]
-    title = "Factors of the learning rates, chosen per block by validation loss (how many seeds)"
+    title = "Factors of the learning rates, chosen per block by validation loss (how many trainings)"
     headings = ["", *(f"block {block}" for block in blocks), "tried", "at the lower end", "at the upper end"]
     return replace(
         findings,

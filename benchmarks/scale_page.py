@@ -12,7 +12,7 @@ from typing import Any
 from peso.config import RunConfig
 from peso.files import write_text
 from peso.memory.weights import usual_weights
-from peso.training.candidates import RATE, passes_over_block
+from peso.training.search import RATE, passes_over_block
 
 RESULTS, PAGE = Path("docs/results"), Path("docs/scale.md")
 START, END = "<!-- computed -->\n", "<!-- end of what is computed -->\n"

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from peso.errors import ConfigError
 from peso.files import read_json
-from peso.training.candidates import RATE, STRENGTH, Setting, passes_over_block
+from peso.training.search import RATE, STRENGTH, Setting, passes_over_block
 from peso.training.stream import run_stream
 from peso.training.trainer import train_stage
 from streams import SMALL, config, fill
@@ -85,9 +85,7 @@ def test_rates_are_tried_and_the_best_kept(workspace: Path, paced: Path) -> None
     assert result["strengths"] == []
     for block in (1, 2):
         trials = {trial["rate_factor"]: trial for trial in result["rates"] if trial["block"] == block}
-        assert sorted(trials) == sorted(FACTORS)
-        assert sorted(trial["epochs"] for trial in trials.values()) == [1, 2, 3]
-        assert sum(trial["epochs"] for trial in trials.values()) == passes_over_block(RATE, len(FACTORS), 3)
+        assert list(trials)[:2] == FACTORS[:2] and trials[FACTORS[0]]["epochs"] == 3
         (kept,) = (trial for trial in trials.values() if trial["selected"])
         assert kept["valid_loss"] == min(trial["valid_loss"] for trial in trials.values()) == least_loss(paced, block)
         summary = result["blocks"][block - 1]
@@ -120,12 +118,14 @@ def test_the_block_is_what_the_kept_rate_gives_alone(workspace: Path, paced: Pat
 def test_rates_of_all_weights_are_chosen_as_well(workspace: Path) -> None:
     full = run_stream(workspace, config(**RATES | {"method": "full"}))
     rates = read_json(full / "result.json", "result")["rates"]
-    assert [trial["rate_factor"] for trial in rates if trial["block"] == 1] == FACTORS
+    assert [trial["rate_factor"] for trial in rates if trial["block"] == 1][:2] == FACTORS[:2]
 
 
-@pytest.mark.parametrize(("setting", "num_candidates", "passes"), [(RATE, 3, 9), (RATE, 1, 6), (STRENGTH, 5, 18)])
+@pytest.mark.parametrize(
+    ("setting", "num_candidates", "passes"), [(RATE, 5, 18), (RATE, 2, 12), (RATE, 1, 6), (STRENGTH, 5, 18)]
+)
 def test_passes_by_hand(setting: Setting, num_candidates: int, passes: int) -> None:
-    # 3 + 2 + 1 + 1 + 1 + 1; 5 + 4 + 3 + 2 + 2 + 2, strength 0 beside the best one, less what ends early.
+    # A start and both neighbours; 5 + 4 + 3 + 2 + 2 + 2, strength 0 beside the best one, less what ends early.
     assert passes_over_block(setting, num_candidates, 6) == passes
 
 

@@ -1,9 +1,7 @@
-"""A setting of one block's training that is chosen on that block's validation targets: its rates, or its anchor.
+"""The candidates for a setting of one block's training: each starts from the same state, and none trains twice.
 
-`training.rate_factors` scale the learning rates, `proximal.strength = "auto"` is the strength of the anchor. Every
-candidate trains the block from the same state with the same order and dropout, and after each epoch the worse ones are
-dropped: the validation loss of every one stands in the record, and no epoch is trained twice. Who is ahead after an
-epoch or two mostly stays ahead, so a choice costs a few epochs and not a training per candidate.
+Every candidate trains with the same order and dropout, keeps a checkpoint of its own, and its validation loss after the
+best of its epochs stands in the record. Who is trained how long is `peso.training.search`'s business.
 """
 
 import logging
@@ -23,29 +21,6 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What is chosen, and how fast.
-
-    Attributes:
-        name: of the setting in logs and files.
-        dropped_per_epoch: candidates that end after each epoch, while the best one goes on.
-        never_dropped: the candidate that goes on whatever its loss, so that what is kept has at most the validation
-            loss that it reaches; None for none.
-    """
-
-    name: str
-    dropped_per_epoch: int
-    never_dropped: float | None = None
-
-
-RATE = Setting("rate_factor", dropped_per_epoch=1)
-"""Of the learning rates."""
-
-STRENGTH = Setting("strength", dropped_per_epoch=2, never_dropped=0.0)
-"""Of the anchor: strength 0 is what the method "single" would have reached from the same state."""
-
-
-@dataclass(frozen=True)
 class Trial:
     """One candidate of a block.
 
@@ -53,7 +28,8 @@ class Trial:
         block: the block trained on.
         value: the candidate.
         epochs: passes over the block before it was dropped, or all of them.
-        valid_loss: mean -log p(item) over validation targets, nats, after the best of these.
+        kept: the best of these, 1-based.
+        valid_loss: mean -log p(item) over validation targets, nats, after the kept one.
         seconds: training time of these.
         selected: whether the block's adapter is this candidate's.
     """
@@ -61,15 +37,16 @@ class Trial:
     block: int
     value: float
     epochs: int
+    kept: int
     valid_loss: float
     seconds: float
     selected: bool
 
-    def record(self, setting: Setting) -> dict[str, Any]:
+    def record(self, setting: str) -> dict[str, Any]:
         """For the record of the update; the value stands under the setting's name."""
         return {
             "block": self.block,
-            setting.name: self.value,
+            setting: self.value,
             "epochs": self.epochs,
             "valid_loss": self.valid_loss,
             "seconds": self.seconds,
@@ -77,63 +54,68 @@ class Trial:
         }
 
 
-def passes_over_block(setting: Setting, num_candidates: int, epochs: int) -> int:
-    """Epochs that are trained at most, of all candidates together; where there is no choice, those of the one."""
-    if num_candidates <= 1:
-        return epochs
-    alive = [num_candidates]
-    while len(alive) < epochs:
-        beside = 0 if setting.never_dropped is None else 1
-        alive.append(min(alive[-1], beside + max(1, alive[-1] - setting.dropped_per_epoch)))
-    return sum(alive)
+class Candidates:
+    """Values of one setting, and how far each of them has been trained."""
 
+    def __init__(self, reader: Reader, stages: Mapping[float, Stage], checkpoint: Path, setting: str) -> None:
+        """Remembers where all start.
 
-def train_with_best(
-    reader: Reader, stages: Mapping[float, Stage], checkpoint: Path, setting: Setting
-) -> tuple[list[EpochRecord], int, list[Trial]]:
-    """Trains a block with several values of a setting, and leaves the best one's parameters in the model.
+        Args:
+            reader: model and loss.
+            stages: the stage of each candidate; all share their parts, whose values are where each of them starts.
+            checkpoint: file that the candidates' own checkpoints are named after. They stay: an interrupted search goes
+                on from them, and the caller removes them once the result is safe.
+            setting: what the candidates are values of; a word in logs and file names.
+        """
+        self.values = list(stages)
+        self._reader, self._stages, self._checkpoint, self._setting = reader, stages, checkpoint, setting
+        self._first = stages[self.values[0]]
+        self._starts = {name: part.snapshot() for name, part in self._first.parts.items()}
+        self._trials: dict[float, Trial] = {}
 
-    Args:
-        reader: model and loss.
-        stages: the stage of each candidate; all share their parts, whose values are where each of them starts. Of equal
-            losses the smaller value is kept.
-        checkpoint: file that the candidates' own checkpoints are named after. They stay: an interrupted search goes on
-            from them, and the caller removes them once the result is safe.
-        setting: what the candidates are values of.
+    @property
+    def num_epochs(self) -> int:
+        """Of a whole training."""
+        return self._first.epochs
 
-    Returns:
-        The winner's epochs, which of them was kept (1-based), and the record of every candidate.
-    """
-    first = next(iter(stages.values()))
-    starts = {name: part.snapshot() for name, part in first.parts.items()}
-    alive = list(stages)
-    trials: dict[float, Trial] = {}
-
-    def train(value: float, epochs: int) -> tuple[list[EpochRecord], int]:
-        for name, part in first.parts.items():
-            part.restore(starts[name])
-        log.info("%s: %s %g", first.name, setting.name, value)
-        stage = stages[value]
-        own = replace(stage, key=hash_of_json([stage.key, setting.name, value]))
-        file = checkpoint.with_stem(f"{checkpoint.stem}_{setting.name}_{value:g}")
-        wait_for_all()  # the first process may still be writing what all go on from
-        return train_stage(reader.model, reader.likelihood, own, file, until=epochs)
-
-    epochs = 0
-    while epochs < first.epochs:
-        epochs = epochs + 1 if len(alive) > 1 else first.epochs  # nobody is left to compare with
-        for value in alive:
-            # After an interruption a candidate may be further along than this round.
-            so_far = train(value, epochs)[0][:epochs]
-            loss = so_far[kept_epoch(so_far) - 1].valid_loss
+    def train(self, value: float, epochs: int) -> Trial:
+        """What a candidate has reached after so many epochs, the ones that it has trained already not repeated."""
+        known = self._trials.get(value)
+        if known is None or known.epochs < epochs:
+            # After an interruption a candidate may be further along than this.
+            so_far = self._until(value, epochs)[0][:epochs]
+            kept = kept_epoch(so_far)
+            loss = so_far[kept - 1].valid_loss
             assert loss is not None, "a setting is chosen where there are validation targets"
             seconds = sum(record.seconds for record in so_far)
-            trials[value] = Trial(first.block, value, epochs, loss, seconds, selected=False)
-        ranked = sorted(alive, key=lambda value: (trials[value].valid_loss, value))
-        kept = ranked[: max(1, len(alive) - setting.dropped_per_epoch)]
-        alive = [value for value in alive if value in kept or value == setting.never_dropped]
-    best = min(trials, key=lambda value: (trials[value].valid_loss, value))
-    records, selected = train(best, trials[best].epochs)
-    loss = trials[best].valid_loss
-    log.info("%s: %s %g has the least validation loss, %.3f nats", first.name, setting.name, best, loss)
-    return records, selected, [replace(trial, selected=trial.value == best) for trial in trials.values()]
+            known = Trial(self._first.block, value, epochs, kept, loss, seconds, selected=False)
+            self._trials[value] = known
+        return known
+
+    def best(self) -> Trial:
+        """Of all that were trained, the one with the least loss; of equal losses the smaller value."""
+        return min(self._trials.values(), key=lambda trial: (trial.valid_loss, trial.value))
+
+    def end(self) -> tuple[list[EpochRecord], int, list[Trial]]:
+        """Leaves the best candidate's parameters in the model.
+
+        Returns:
+            Its epochs, which of them was kept (1-based), and the record of every candidate that was trained.
+        """
+        best = self.best()
+        records, selected = self._until(best.value, best.epochs)
+        log.info(
+            "%s: %s %g has the least validation loss, %.3f nats",
+            self._first.name, self._setting, best.value, best.valid_loss,
+        )  # fmt: skip
+        return records, selected, [replace(one, selected=one.value == best.value) for one in self._trials.values()]
+
+    def _until(self, value: float, epochs: int) -> tuple[list[EpochRecord], int]:
+        for name, part in self._first.parts.items():
+            part.restore(self._starts[name])
+        log.info("%s: %s %g", self._first.name, self._setting, value)
+        stage = self._stages[value]
+        own = replace(stage, key=hash_of_json([stage.key, self._setting, value]))
+        file = self._checkpoint.with_stem(f"{self._checkpoint.stem}_{self._setting}_{value:g}")
+        wait_for_all()  # the first process may still be writing what all go on from
+        return train_stage(self._reader.model, self._reader.likelihood, own, file, until=epochs)

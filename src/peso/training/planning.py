@@ -18,11 +18,11 @@ from peso.lm.shallow import ShallowBackbone
 from peso.methods.registry import build_method
 from peso.training.averaging import SEARCH_LOSSES
 from peso.training.base import BACKBONE, training_rows, validation_rows
-from peso.training.candidates import RATE, STRENGTH, passes_over_block
 from peso.training.materials import Materials, build_reader
 from peso.training.pace import Pace, whole_pace
 from peso.training.probing import FLOAT_BYTES, Cost, PlannedStage, Probed, whole_cost
 from peso.training.processes import check_processes
+from peso.training.search import RATE, STRENGTH, passes_over_block
 from peso.types import Precision
 
 GIB = 2**30
@@ -196,10 +196,10 @@ def _blocks(
     shallow, epochs = probed[0].shallow, materials.config.training.epochs
     builder = build_reader(materials, shallow.build(1), shallow.tokenizer).builder
     method = build_method(materials.config)
-    setting, num_candidates = STRENGTH, len(method.candidates())
-    if not num_candidates:
-        setting, num_candidates = RATE, len(materials.config.training.rate_factors)
-    epochs_of_update = passes_over_block(setting, num_candidates, epochs)
+    if num_strengths := len(method.candidates()):
+        epochs_of_update = passes_over_block(STRENGTH, num_strengths, epochs)
+    else:
+        epochs_of_update = passes_over_block(RATE, len(materials.config.training.rate_factors), epochs)
     searched = SEARCH_LOSSES if method.share == "auto" else 0
     of_base = [(pace, one.stage.epochs) for pace, one in zip(paces[:-1], probed[:-1], strict=True)]
     blocks = []

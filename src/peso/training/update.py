@@ -37,8 +37,9 @@ from peso.training.base import (
     validation_rows,
 )
 from peso.training.block_view import RunView
-from peso.training.candidates import RATE, STRENGTH, Setting, Trial, train_with_best
+from peso.training.candidates import Trial
 from peso.training.materials import Materials, Reader
+from peso.training.search import RATE, STRENGTH, Setting, train_with_best
 from peso.training.stage import AddPenalty, Stage, tokens_of_a_pass
 from peso.training.trainer import train_stage
 
@@ -249,7 +250,7 @@ def _trained(reader: Reader, setting: Setting, stages: Mapping[float, Stage], ch
     epochs = [asdict(record) | {"selected": record.epoch == selected} for record in records]
     movement = [entry for name, part in stage.parts.items() for entry in _movement(stage.block, part, anchors[name])]
     tried = [trial.record(setting) for trial in trials]
-    return _Log(epochs, movement, tried if setting is STRENGTH else [], tried if setting is RATE else [])
+    return _Log(epochs, movement, tried if setting == STRENGTH else [], tried if setting == RATE else [])
 
 
 def write_update(folder: Path, model: PreTrainedModel | PeftModel, update: Update, materials: Materials) -> Update:

@@ -160,7 +160,7 @@ def test_hours_are_those_of_the_method(workspace: Path) -> None:
     assert anew[2] > anew[1] > one[1]
     assert all(2 * one[block] < chosen[block] < 5 * one[block] for block in (1, 2))
     paced = tokens((0.5, 0.25, 1.0))
-    assert (paced[0], paced[1], paced[2]) == (one[0], 2 * one[1], 2 * one[2])  # 3 + 2 + 1 passes for 3
+    assert (paced[0], paced[1], paced[2]) == (one[0], 3 * one[1], 3 * one[2])  # a start and both neighbours
 
 
 def test_what_is_left_out_is_said(workspace: Path) -> None:

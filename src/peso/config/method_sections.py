@@ -30,7 +30,7 @@ class ProximalConfig(Section):
     """A pull between steps ("decoupled"), or a term in the loss; see `peso.methods.pull` and `.proximal`."""
     strength: Annotated[float, Field(ge=0)] | Literal["auto"] | None = Field(None, validate_default=True)
     """The factor lambda; 0 equals the method "single" bit for bit. Left out, it is the form's own default; "auto"
-    chooses it per block by the loss of the block's validation targets (see `peso.training.candidates`)."""
+    chooses it per block by the loss of the block's validation targets (see `peso.training.search`)."""
     share: Share | None = Field(None, validate_default=True)
     """How much of the way from the previous version to where training ends a version goes: one more proximal step, on
     all that was trained at once (see `peso.training.averaging`). 1 goes all of it, as the paper does; "auto" chooses it

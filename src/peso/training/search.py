@@ -59,15 +59,19 @@ def train_with_best(
     """
     candidates = Candidates(reader, stages, checkpoint, setting)
     if setting == RATE:
-        _walk(candidates)
+        walk(candidates)
     else:
-        _race(candidates)
+        race(candidates)
     return candidates.end()
 
 
-def _walk(candidates: Candidates) -> None:
-    at = candidates.values[0]
-    candidates.train(at, candidates.num_epochs)
+def walk(candidates: Candidates) -> None:
+    """Trains the first candidate, then the next smaller ones as long as each is better than the last, then larger ones.
+
+    The start and whatever turns out best are trained for all epochs; a neighbour ends early once it is behind the best
+    so far and has not got better for two epochs.
+    """
+    candidates.train(candidates.values[0], candidates.num_epochs)
     ladder = sorted(candidates.values)
     for below in (True, False):
         place = ladder.index(candidates.best().value)
@@ -80,15 +84,14 @@ def _walk(candidates: Candidates) -> None:
 
 def _train_unless_behind(candidates: Candidates, value: float) -> None:
     to_beat = candidates.best()
-    if to_beat.value == value:
-        return
     for epoch in range(1, candidates.num_epochs + 1):
         trial = candidates.train(value, epoch)
         if epoch - trial.kept >= _PATIENCE_EPOCHS and trial.valid_loss > to_beat.valid_loss:
             return
 
 
-def _race(candidates: Candidates) -> None:
+def race(candidates: Candidates) -> None:
+    """Trains all an epoch at a time and drops the worst two after each, but never strength 0, until one is left."""
     alive, epochs = candidates.values, 0
     while epochs < candidates.num_epochs:
         epochs = epochs + 1 if len(alive) > 1 else candidates.num_epochs  # nobody is left to compare with

@@ -1,0 +1,98 @@
+"""Which candidates a block trains, and how long, by losses that are written down here."""
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from peso.training.candidates import Candidates, Trial
+from peso.training.search import race, walk
+
+EPOCHS = 6
+
+
+class Written(Candidates):
+    """Candidates that reach written losses, one per epoch, and train nothing."""
+
+    def __init__(self, losses: Mapping[float, Sequence[float]]) -> None:
+        self.values, self.losses = list(losses), losses
+        self._trials: dict[float, Trial] = {}
+
+    @property
+    def num_epochs(self) -> int:
+        return EPOCHS
+
+    def train(self, value: float, epochs: int) -> Trial:
+        epochs = max(epochs, self.epochs_of(value))
+        so_far = list(self.losses[value][:epochs])
+        loss = min(so_far)
+        self._trials[value] = Trial(1, value, epochs, so_far.index(loss) + 1, loss, 0.0, selected=False)
+        return self._trials[value]
+
+    def epochs_of(self, value: float) -> int:
+        return self._trials[value].epochs if value in self._trials else 0
+
+    @property
+    def trained(self) -> dict[float, int]:
+        """Candidate -> epochs, in the order of their first."""
+        return {value: trial.epochs for value, trial in self._trials.items()}
+
+
+def falling(to: float) -> list[float]:
+    """Losses that get better with every epoch."""
+    return [to + (EPOCHS - epoch) / 10 for epoch in range(1, EPOCHS + 1)]
+
+
+def walked(**losses: Sequence[float]) -> Written:
+    """Candidates in the default's order: the start, then from the lowest to the highest."""
+    candidates = Written({float(name.removeprefix("at_").replace("_", ".")): row for name, row in losses.items()})
+    walk(candidates)
+    return candidates
+
+
+def test_a_walk_tries_both_neighbours_and_stays_where_neither_is_better() -> None:
+    candidates = walked(at_4=falling(1.0), at_1=falling(0.1), at_2=falling(2.0), at_8=falling(2.0), at_16=falling(0.1))
+    assert candidates.trained == {4: EPOCHS, 2: EPOCHS, 8: EPOCHS}
+    assert candidates.best().value == 4
+
+
+def test_a_walk_goes_down_as_long_as_it_gets_better() -> None:
+    candidates = walked(at_4=falling(1.0), at_1=falling(0.8), at_2=falling(0.9), at_8=falling(0.1))
+    assert candidates.trained == {4: EPOCHS, 2: EPOCHS, 1: EPOCHS}, "downwards to the end, and not up beyond the start"
+    assert candidates.best().value == 1
+
+
+def test_a_walk_goes_up_as_long_as_it_gets_better() -> None:
+    candidates = walked(at_4=falling(1.0), at_2=falling(2.0), at_8=falling(0.9), at_16=falling(0.8), at_32=falling(3.0))
+    assert list(candidates.trained) == [4, 2, 8, 16, 32]
+    assert candidates.best().value == 16
+
+
+def test_a_walk_waits_for_who_is_slow() -> None:
+    slow = [9.0, 8.0, 7.0, 5.0, 2.0, 0.5]
+    candidates = walked(at_4=falling(1.0), at_2=slow, at_8=falling(3.0))
+    assert candidates.best() == Trial(1, 2, EPOCHS, EPOCHS, 0.5, 0.0, selected=False)
+    assert list(candidates.trained) == [4, 2], "upwards of 2 is 4, which is behind already"
+
+
+def test_a_walk_ends_who_is_behind_and_gets_no_better() -> None:
+    candidates = walked(at_4=falling(1.0), at_8=[3.0, 2.0, 2.5, 2.6, 0.0, 0.0])
+    assert candidates.trained == {4: EPOCHS, 8: 4}
+    ahead = walked(at_4=falling(1.0), at_8=[3.0, 0.9, 2.5, 2.6, 2.7, 2.8])
+    assert ahead.trained == {4: EPOCHS, 8: EPOCHS}, "who is ahead is trained to the end"
+
+
+def test_of_equal_losses_the_smaller_rate_is_kept() -> None:
+    assert walked(at_4=falling(1.0), at_2=falling(1.0)).best().value == 2
+    assert walked(at_4=falling(1.0), at_8=falling(1.0)).best().value == 4
+
+
+@pytest.mark.parametrize("best", [0.0, 30.0])
+def test_a_race_drops_two_after_each_epoch_but_never_strength_0(best: float) -> None:
+    losses = {value: falling(5.0 - value / 100) for value in (0.0, 1.0, 3.0, 9.0, 30.0)}
+    losses[best] = falling(0.0)
+    candidates = Written(losses)
+    race(candidates)
+    assert candidates.best().value == best
+    assert candidates.trained[0.0] == candidates.trained[best] == EPOCHS
+    assert candidates.trained[1.0] == 1
+    assert sum(candidates.trained.values()) <= 18

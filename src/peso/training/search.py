@@ -6,6 +6,7 @@ goes on. Strengths of an anchor, `proximal.strength = "auto"`, are raced: all tr
 after each epoch the worse ones are dropped.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -23,8 +24,6 @@ STRENGTH: Setting = "strength"
 _NEVER_DROPPED = 0.0
 """Strength 0 is what the method "single" would have reached from the same state: what is kept is never worse."""
 _DROPPED_PER_EPOCH = 2
-_PATIENCE_EPOCHS = 2
-"""A neighbour ends early when it is behind and has not got better for so long."""
 
 
 def passes_over_block(setting: Setting, num_candidates: int, epochs: int) -> int:
@@ -68,8 +67,8 @@ def train_with_best(
 def walk(candidates: Candidates) -> None:
     """Trains the first candidate, then the next smaller ones as long as each is better than the last, then larger ones.
 
-    The start and whatever turns out best are trained for all epochs; a neighbour ends early once it is behind the best
-    so far and has not got better for two epochs.
+    The start and whatever turns out best are trained for all epochs; a neighbour ends early once it would stay behind
+    the best so far even if every epoch left gained as much as its last one.
     """
     candidates.train(candidates.values[0], candidates.num_epochs)
     ladder = sorted(candidates.values)
@@ -83,11 +82,13 @@ def walk(candidates: Candidates) -> None:
 
 
 def _train_unless_behind(candidates: Candidates, value: float) -> None:
-    to_beat = candidates.best()
+    to_beat, before = candidates.best().valid_loss, math.inf
     for epoch in range(1, candidates.num_epochs + 1):
-        trial = candidates.train(value, epoch)
-        if epoch - trial.kept >= _PATIENCE_EPOCHS and trial.valid_loss > to_beat.valid_loss:
+        reached = candidates.train(value, epoch).valid_loss
+        left = candidates.num_epochs - epoch
+        if left and reached - left * (before - reached) > to_beat:
             return
+        before = reached
 
 
 def race(candidates: Candidates) -> None:

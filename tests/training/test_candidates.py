@@ -85,7 +85,8 @@ def test_rates_are_tried_and_the_best_kept(workspace: Path, paced: Path) -> None
     assert result["strengths"] == []
     for block in (1, 2):
         trials = {trial["rate_factor"]: trial for trial in result["rates"] if trial["block"] == block}
-        assert list(trials)[:2] == FACTORS[:2] and trials[FACTORS[0]]["epochs"] == 3
+        assert next(iter(trials)) == FACTORS[0] and trials[FACTORS[0]]["epochs"] == 3
+        assert len(trials) > 1
         (kept,) = (trial for trial in trials.values() if trial["selected"])
         assert kept["valid_loss"] == min(trial["valid_loss"] for trial in trials.values()) == least_loss(paced, block)
         summary = result["blocks"][block - 1]
@@ -118,7 +119,8 @@ def test_the_block_is_what_the_kept_rate_gives_alone(workspace: Path, paced: Pat
 def test_rates_of_all_weights_are_chosen_as_well(workspace: Path) -> None:
     full = run_stream(workspace, config(**RATES | {"method": "full"}))
     rates = read_json(full / "result.json", "result")["rates"]
-    assert [trial["rate_factor"] for trial in rates if trial["block"] == 1][:2] == FACTORS[:2]
+    tried = [trial["rate_factor"] for trial in rates if trial["block"] == 1]
+    assert tried[0] == FACTORS[0] and len(tried) > 1
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,9 @@ class Written(Candidates):
 
     def train(self, value: float, epochs: int) -> Trial:
         epochs = max(epochs, self.epochs_of(value))
-        self._trials[value] = Trial(1, value, epochs, min(self.losses[value][:epochs]), 0.0, selected=False)
+        so_far = self.losses[value][:epochs]
+        loss = min(so_far)
+        self._trials[value] = Trial(1, value, epochs, so_far.index(loss) + 1, loss, 0.0, selected=False)
         return self._trials[value]
 
     def epochs_of(self, value: float) -> int:
@@ -47,28 +49,44 @@ def walked(**losses: Sequence[float]) -> Written:
     return candidates
 
 
+def overfitting(to: float) -> list[float]:
+    """Losses that are best after the second of the epochs."""
+    return [to + abs(epoch - 2) / 8 for epoch in range(1, EPOCHS + 1)]
+
+
 def test_a_walk_tries_both_neighbours_and_stays_where_neither_is_better() -> None:
     candidates = walked(at_4=falling(1.0), at_1=falling(0.1), at_2=falling(2.0), at_8=falling(2.0), at_16=falling(0.1))
-    assert candidates.trained == {4: EPOCHS, 2: 2, 8: 2}, "at their pace neither gets there"
+    assert candidates.trained == {4: EPOCHS, 8: 2, 2: 2}, "at their pace neither gets there"
     assert candidates.best().value == 4
 
 
+@pytest.mark.parametrize(("start", "first", "second"), [(falling(1.0), 8, 2), (overfitting(1.0), 2, 8)])
+def test_a_walk_begins_where_the_start_points(start: list[float], first: int, second: int) -> None:
+    assert list(walked(at_4=start, at_2=falling(2.0), at_8=falling(2.0)).trained) == [4, first, second]
+
+
 def test_a_walk_goes_down_as_long_as_it_gets_better() -> None:
-    candidates = walked(at_4=falling(1.0), at_1=falling(0.8), at_2=falling(0.9), at_8=falling(0.1))
+    candidates = walked(at_4=overfitting(1.0), at_1=falling(0.8), at_2=falling(0.9), at_8=falling(0.1))
     assert candidates.trained == {4: EPOCHS, 2: EPOCHS, 1: EPOCHS}, "downwards to the end, and not up beyond the start"
     assert candidates.best().value == 1
 
 
 def test_a_walk_goes_up_as_long_as_it_gets_better() -> None:
-    candidates = walked(at_4=falling(1.0), at_2=falling(2.0), at_8=falling(0.9), at_16=falling(0.8), at_32=falling(3.0))
-    assert list(candidates.trained) == [4, 2, 8, 16, 32]
+    candidates = walked(at_4=falling(1.0), at_2=falling(0.1), at_8=falling(0.9), at_16=falling(0.8), at_32=falling(3.0))
+    assert list(candidates.trained) == [4, 8, 16, 32]
     assert candidates.best().value == 16
+
+
+def test_a_walk_turns_where_the_start_points_the_wrong_way() -> None:
+    candidates = walked(at_4=falling(1.0), at_2=falling(0.9), at_1=falling(3.0), at_8=falling(2.0))
+    assert list(candidates.trained) == [4, 8, 2, 1]
+    assert candidates.best().value == 2
 
 
 def test_a_walk_waits_for_who_is_behind_and_catches_up() -> None:
     slow = [9.0, 7.0, 5.0, 3.0, 1.5, 0.5]
-    candidates = walked(at_4=falling(1.0), at_2=slow, at_8=falling(3.0))
-    assert candidates.best() == Trial(1, 2, EPOCHS, 0.5, 0.0, selected=False)
+    candidates = walked(at_4=overfitting(1.0), at_2=slow, at_8=falling(3.0))
+    assert candidates.best() == Trial(1, 2, EPOCHS, EPOCHS, 0.5, 0.0, selected=False)
     assert list(candidates.trained) == [4, 2], "upwards of 2 is 4, which is behind already"
 
 

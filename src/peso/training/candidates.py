@@ -28,7 +28,8 @@ class Trial:
         block: the block trained on.
         value: the candidate.
         epochs: passes over the block before it was dropped, or all of them.
-        valid_loss: mean -log p(item) over validation targets, nats, after the best of these.
+        kept: the best of these, 1-based.
+        valid_loss: mean -log p(item) over validation targets, nats, after that one.
         seconds: training time of these.
         selected: whether the block's adapter is this candidate's.
     """
@@ -36,6 +37,7 @@ class Trial:
     block: int
     value: float
     epochs: int
+    kept: int
     valid_loss: float
     seconds: float
     selected: bool
@@ -82,10 +84,11 @@ class Candidates:
         if known is None or known.epochs < epochs:
             # After an interruption a candidate may be further along than this.
             so_far = self._until(value, epochs)[0][:epochs]
-            loss = so_far[kept_epoch(so_far) - 1].valid_loss
+            kept = kept_epoch(so_far)
+            loss = so_far[kept - 1].valid_loss
             assert loss is not None, "a setting is chosen where there are validation targets"
             seconds = sum(record.seconds for record in so_far)
-            known = Trial(self._first.block, value, epochs, loss, seconds, selected=False)
+            known = Trial(self._first.block, value, epochs, kept, loss, seconds, selected=False)
             self._trials[value] = known
         return known
 

@@ -65,17 +65,18 @@ def train_with_best(
 
 
 def walk(candidates: Candidates) -> None:
-    """Trains the first candidate, then the next smaller ones as long as each is better than the last, then larger ones.
+    """Trains the first candidate, then its neighbours one way as long as each is better than the last, then the other.
 
     The start and whatever turns out best are trained for all epochs; a neighbour ends early once it would stay behind
     the best so far even if every epoch left gained as much as its last one.
     """
-    candidates.train(candidates.values[0], candidates.num_epochs)
+    start = candidates.train(candidates.values[0], candidates.num_epochs)
     ladder = sorted(candidates.values)
-    for below in (True, False):
+    # Who gets better to the end may bear more, who does not has too much already.
+    upwards_first = start.kept == candidates.num_epochs
+    for upwards in (upwards_first, not upwards_first):
         place = ladder.index(candidates.best().value)
-        onwards = reversed(ladder[:place]) if below else ladder[place + 1 :]
-        for value in onwards:
+        for value in ladder[place + 1 :] if upwards else reversed(ladder[:place]):
             _train_unless_behind(candidates, value)
             if candidates.best().value != value:
                 break

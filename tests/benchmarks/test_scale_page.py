@@ -39,7 +39,7 @@ def test_hours_of_a_core_by_hand() -> None:
     hours = {job: hours for job, (_, hours) in core_hours(Size("small", 1000, 100, 4), RATES).items()}
     assert hours["import, once"] == pytest.approx(20_000 / 1000 * 2 / 3600)
     assert hours["base, once"] == pytest.approx(12_000 * 21 / 100 * 2 / 3600)
-    assert hours["update, per block"] == pytest.approx(300 * 9 * 0.01 * 2 / 3600)
+    assert hours["update, per block"] == pytest.approx(300 * 18 * 0.01 * 2 / 3600)
     assert hours["all lists, per block"] == pytest.approx(20 / 3600)
 
 

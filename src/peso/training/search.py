@@ -93,7 +93,7 @@ def _train_unless_behind(candidates: Candidates, value: float) -> None:
 
 
 def race(candidates: Candidates) -> None:
-    """Trains all an epoch at a time and drops the worst two after each, but never strength 0, until one is left."""
+    """Trains all an epoch at a time and drops the worst two after each, but neither the best nor strength 0."""
     alive, epochs = candidates.values, 0
     while epochs < candidates.num_epochs:
         epochs = epochs + 1 if len(alive) > 1 else candidates.num_epochs  # nobody is left to compare with

@@ -7,12 +7,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from peso.config import make_config
 from peso.errors import ConfigError
 from peso.files import read_json
+from peso.lm.adapters import carried_of
+from peso.lm.backbone import load_weights
 from peso.lm.parameters import FlatParameters
 from peso.training.averaging import FIRST_SHARE, SHARES, averaged, best_share
 from peso.training.stage import Stage
@@ -32,8 +35,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fill(tmp_path_factory.mktemp("world"))
 
 
-def peso(share: float | str, strength: float = 3.0) -> dict[str, Any]:
-    return {"method": "peso", "proximal": {"strength": strength, "share": share}}
+def peso(share: float | str, strength: float = 3.0, lead: float = 0.0) -> dict[str, Any]:
+    return {"method": "peso", "proximal": {"strength": strength, "share": share, "lead": lead}}
 
 
 def full(share: float | str) -> dict[str, Any]:
@@ -47,6 +50,14 @@ def run(workspace: Path, **overrides: Any) -> Path:
 def weights(folder: Path, block: int) -> dict[str, Tensor]:
     (file,) = (folder / "adapters" / f"block_{block}").rglob("*model.safetensors")
     return load_file(file)
+
+
+def recommends(folder: Path, block: int) -> dict[str, Tensor]:
+    return load_file(folder / "adapters" / f"block_{block}" / "adapter_model.safetensors")
+
+
+def carried(folder: Path, block: int) -> dict[str, Tensor]:
+    return load_file(carried_of(folder / "adapters" / f"block_{block}") / "adapter_model.safetensors")
 
 
 def epochs(folder: Path, block: int) -> list[dict[str, Any]]:
@@ -105,6 +116,38 @@ def test_a_version_is_between_the_one_before_and_where_training_ends(workspace: 
     assert epochs(whole, 2)[0]["train_loss"] != epochs(half, 2)[0]["train_loss"]
 
 
+@pytest.mark.parametrize("lead", [0.5, 1.0])
+def test_what_recommends_is_ahead_of_what_the_next_block_starts_from(workspace: Path, lead: float) -> None:
+    kept, ahead = run(workspace, **peso(0.5)), run(workspace, **peso(0.5, lead=lead))
+    whole = run(workspace, **peso(1.0))
+    for name, ends in recommends(whole, 1).items():
+        wanted = recommends(kept, 1)[name].lerp(ends, lead)
+        torch.testing.assert_close(recommends(ahead, 1)[name], wanted, rtol=0, atol=1e-6)
+    for block in (1, 2):  # training does not know of the lead
+        for name, values in recommends(kept, block).items():
+            assert torch.equal(carried(ahead, block)[name], values)
+        assert epochs(ahead, block)[0]["valid_loss"] == epochs(kept, block)[0]["valid_loss"]
+    first = read_json(ahead / "result.json", "result")["blocks"][0]
+    assert (first["proximal_share"], first["served_share"]) == (0.5, 0.5 + lead / 2)
+    assert first["log_likelihood"] != read_json(kept / "result.json", "result")["blocks"][0]["log_likelihood"]
+    PeftModel.from_pretrained(
+        load_weights(next((workspace / "bases").iterdir()) / "backbone"),
+        str(ahead / "adapters" / "block_2" / "carried"),
+    )
+
+
+def test_without_a_share_there_is_no_lead(workspace: Path) -> None:
+    folder = run(workspace, **peso(1.0, lead=0.5))
+    assert not list((folder / "adapters").rglob("carried"))
+    assert "served_share" not in read_json(folder / "result.json", "result")["blocks"][0]
+
+
+@pytest.mark.parametrize("lead", [-0.1, 1.1, "far"])
+def test_a_lead_is_from_0_to_1(lead: float | str) -> None:
+    with pytest.raises(ConfigError, match=r"proximal\.lead"):
+        make_config(None, {"proximal": {"lead": lead}})
+
+
 def test_full_fine_tuning_is_averaged_weight_by_weight(workspace: Path) -> None:
     whole, half, quarter = (weights(run(workspace, **full(share)), 1) for share in (1.0, 0.5, 0.25))
     for name, ends in whole.items():
@@ -127,7 +170,10 @@ def test_the_chosen_share_has_the_least_loss_of_its_neighbours(workspace: Path) 
 
 
 def test_an_interrupted_block_ends_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    overrides = peso("auto") | {"training": SMALL["training"] | {"epochs": 3}, "evaluation": {"next_block": "off"}}
+    overrides = peso("auto", lead=0.5) | {
+        "training": SMALL["training"] | {"epochs": 3},
+        "evaluation": {"next_block": "off"},
+    }
     wanted = run_stream(fill(tmp_path / "whole"), config(**overrides))
     workspace = fill(tmp_path / "interrupted")
 
@@ -143,7 +189,8 @@ def test_an_interrupted_block_ends_alike(tmp_path: Path, monkeypatch: pytest.Mon
             run_stream(workspace, config(**overrides))
     folder = run_stream(workspace, config(**overrides), resume=True)
     for block in (1, 2):
-        assert all(torch.equal(one, weights(wanted, block)[name]) for name, one in weights(folder, block).items())
+        for of in (recommends, carried):
+            assert all(torch.equal(one, of(wanted, block)[name]) for name, one in of(folder, block).items())
 
 
 def test_defaults_follow_form_and_strength() -> None:

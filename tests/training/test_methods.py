@@ -13,7 +13,14 @@ from torch import Tensor
 
 from peso.data.examples import targets_of_block
 from peso.files import read_json
-from peso.lm.adapters import lora_parameters, stored_token_rows, stored_update, token_row_parameters, write_token_rows
+from peso.lm.adapters import (
+    carried_of,
+    lora_parameters,
+    stored_token_rows,
+    stored_update,
+    token_row_parameters,
+    write_token_rows,
+)
 from peso.lm.backbone import body_of, load_weights
 from peso.lm.low_rank import LowRank, adapted_layers, read_low_rank, summed, write_low_rank
 from peso.lm.past_adapters import freeze_past, magnitude_parameters, whole_update
@@ -93,14 +100,15 @@ def test_a_version_is_what_was_trained(workspace: Path, variant: str, tmp_path: 
     materials, base = base_of(workspace, variant)
     folder = run_of(workspace, variant) / "adapters"
     method = build_method(materials.config)
-    model, update = run_update(materials, base, method, folder, LAST, tmp_path / "checkpoint.safetensors")
-    again, reader = load_state(materials, base, folder / f"block_{LAST}")
+    trained = run_update(materials, base, method, folder, LAST, tmp_path / "checkpoint.safetensors")
+    model, update = trained.model, trained.update
+    again, reader = load_state(materials, base, carried_of(folder / f"block_{LAST}"))
     stored = {name: parameter.clone() for name, parameter in again.named_parameters()}
     if isinstance(again, PeftModel):
         assert isinstance(model, PeftModel)
-        trained, loaded = whole_update(model), read_low_rank(again)
-        for name in trained.a:
-            torch.testing.assert_close(trained.b[name] @ trained.a[name], loaded.b[name] @ loaded.a[name])
+        ended, loaded = whole_update(model), read_low_rank(again)
+        for name in ended.a:
+            torch.testing.assert_close(ended.b[name] @ ended.a[name], loaded.b[name] @ loaded.a[name])
         for (_, ours), (_, theirs) in zip(token_row_parameters(model), token_row_parameters(again), strict=True):
             assert torch.equal(ours, theirs)
     else:
@@ -119,7 +127,7 @@ def test_only_its_own_parameters_change(workspace: Path, variant: str, tmp_path:
     backbone = load_file(base.folder / "backbone" / "model.safetensors")
     folder = run_of(workspace, variant) / "adapters"
     method = build_method(materials.config)
-    model, _ = run_update(materials, base, method, folder, 1, tmp_path / "checkpoint.safetensors")
+    model = run_update(materials, base, method, folder, 1, tmp_path / "checkpoint.safetensors").model
     trains_backbone = method.trains == "all_weights"
     for name, parameter in model.named_parameters():
         plain = name.removeprefix("base_model.model.").replace(".base_layer", "")

@@ -36,6 +36,9 @@ class ProximalConfig(Section):
     all that was trained at once (see `peso.training.averaging`). 1 goes all of it, as the paper does; "auto" chooses it
     per block by the loss of the block's validation targets. Left out, it is "auto" for "decoupled" at a strength above
     0, and 1 otherwise."""
+    lead: float = Field(0.5, ge=0, le=1)
+    """How much of the rest of the way the version that recommends goes beyond the one that the next block starts from:
+    lists want more of what a block has taught than its likelihood does. 0 makes both one; at a share of 1 they are."""
     metric: MetricName = "softmax"
     """What "decoupled" measures distance by: "softmax", the paper's, of A, B and token rows; "identity"; "fisher", the
     mean squared gradients of the block's training targets; "kronecker", second moments of inputs and output gradients

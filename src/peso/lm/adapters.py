@@ -33,6 +33,9 @@ _DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": t
 
 _UNTIED = ".*tie_word_embeddings=True.*"
 
+CARRIED = "carried"
+"""Folder in that of an adapter: what the next block starts from, where that is not the adapter itself."""
+
 ALL_LINEAR = "all-linear"
 """PEFT's name for every linear layer but the head."""
 
@@ -158,6 +161,12 @@ def save_adapter(model: PeftModel, folder: Path, precision: Precision = "float32
     config.r = whole.rank
     config.save_pretrained(str(folder))
     return weights.stat().st_size
+
+
+def carried_of(folder: Path) -> Path:
+    """The folder of what the next block starts from, beside the saved adapter that recommends or that one itself."""
+    carried = folder / CARRIED
+    return carried if carried.exists() else folder
 
 
 def stored_update(folder: Path, rank: int) -> LowRank:

@@ -121,6 +121,11 @@ class ContinualMethod:
         """How much of the way from where a leg starts to where its training ends a version goes; 1 is all of it."""
         return 1.0
 
+    @property
+    def lead(self) -> float:
+        """How much of the rest of that way the version that recommends goes beyond what the next block starts from."""
+        return 0.0
+
     def candidates(self) -> Mapping[float, "ContinualMethod"]:
         """The same method with every strength that the block may choose from, 0 among them; empty if it has its own.
 

@@ -35,6 +35,11 @@ class Peso(ContinualMethod):
         assert self._config.share is not None, "a checked configuration has a share"
         return self._config.share
 
+    @property
+    def lead(self) -> float:
+        """As configured."""
+        return self._config.lead
+
     def candidates(self) -> Mapping[float, ContinualMethod]:
         """For "auto", 0 and multiples of the form's default strength."""
         if self._config.strength != "auto":

@@ -152,9 +152,9 @@ def _first_update(materials: Materials, base: Base, method: ContinualMethod) -> 
         adapters, checkpoint = Path(name), Path(name) / "checkpoint.safetensors"
         first = adapters / f"block_{BASE_BLOCK}"
         first.mkdir()
-        write_update(first, *run_update(materials, base, method, adapters, BASE_BLOCK, checkpoint), materials)
-        model, update = run_update(materials, base, method, adapters, BASE_BLOCK + 1, checkpoint)
-        return read_low_rank(model), update  # type: ignore[arg-type]
+        write_update(first, run_update(materials, base, method, adapters, BASE_BLOCK, checkpoint), materials)
+        trained = run_update(materials, base, method, adapters, BASE_BLOCK + 1, checkpoint)
+        return read_low_rank(trained.model), trained.update  # type: ignore[arg-type]
 
 
 def _kept(update: Update) -> float:

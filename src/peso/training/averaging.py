@@ -46,6 +46,25 @@ def averaged(parts: Mapping[str, FlatParameters], starts: Mapping[str, Tensor], 
             part.restore(trained[name])
 
 
+def served_share(share: float, lead: float) -> float:
+    """How much of the way the version that recommends goes: from the share that is carried on, a part of the rest."""
+    return share + lead * (1 - share)
+
+
+def go_ahead(parts: Mapping[str, FlatParameters], starts: Mapping[str, Tensor], share: float, lead: float) -> None:
+    """Moves the parts from the mean that the next block starts from on to the version that recommends.
+
+    Args:
+        parts: what trained, at the mean of a share.
+        starts: a of each part, float32 [P].
+        share: of the mean, above 0.
+        lead: part of the rest of the way.
+    """
+    factor = served_share(share, lead) / share
+    for name, part in parts.items():
+        part.restore(starts[name].lerp(part.snapshot(), factor))
+
+
 def first_share(share: float | Literal["auto"]) -> float:
     """The share of every epoch but one after which it is chosen."""
     return FIRST_SHARE if share == "auto" else share

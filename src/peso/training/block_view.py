@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from peso.data.examples import targets_of_block
 from peso.errors import ConfigError
-from peso.lm.adapters import stored_update, token_row_parameters
+from peso.lm.adapters import carried_of, stored_update, token_row_parameters
 from peso.lm.backbone import body_of
 from peso.lm.likelihood import hidden_states
 from peso.lm.low_rank import LowRank, adapted_layers, fresh_low_rank, read_low_rank, write_low_rank
@@ -65,7 +65,7 @@ class RunView:
 
     def state_after(self, block: int) -> LowRank:
         """See `BlockView`."""
-        stored = stored_update(self._adapters / f"block_{block}", self._materials.config.adapter.r)
+        stored = stored_update(carried_of(self._adapters / f"block_{block}"), self._materials.config.adapter.r)
         return stored.to(self._reader.model.device)
 
     def fresh_state(self) -> LowRank:

@@ -38,6 +38,7 @@ _UPDATE: dict[str, Kind] = {
     "movement": list,
     "strengths?": [{"strength": float, "selected": bool}],
     "rates?": [{"rate_factor": float, "selected": bool}],
+    "served_share?": float,
 }
 """What the files of a block must hold."""
 
@@ -190,6 +191,7 @@ def _chosen(count: dict[str, Any], update: Update) -> dict[str, Any]:
     shares = [epoch.get("share", 1.0) for epoch in update.epochs if epoch["selected"]]
     if any(share != 1 for share in shares):
         chosen["proximal_share"] = shares[-1]
+        chosen["served_share"] = update.served_share
     return chosen
 
 

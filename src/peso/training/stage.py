@@ -44,6 +44,7 @@ class Stage:
         pull: follows the optimizer's steps (see `PulledSteps`).
         share: how much of the way from where the stage starts to where training is an epoch's version goes; "auto"
             chooses it after the last epoch by the validation loss.
+        lead: how much of the rest of the way the version that recommends goes beyond that one.
         tokens_of_a_pass: what a pass costs besides its tokens, in tokens: batches are cut into passes where padding
             costs more. 0 never cuts.
         shuffled_share: share of the users whose training targets each epoch shows in another order.
@@ -67,6 +68,7 @@ class Stage:
     add_penalty: AddPenalty | None = None
     pull: Pull | None = None
     share: float | Literal["auto"] = 1.0
+    lead: float = 0.0
     tokens_of_a_pass: int = 0
     shuffled_share: float = 0.0
     rate_keys: Mapping[str, str] = field(default_factory=dict)

@@ -104,9 +104,9 @@ def _run_blocks(materials: Materials, base: Base, folder: Path) -> None:
             checkpoint = folder / f"checkpoint_block_{block}.safetensors"
             with written_by_first(adapter) as temporary:
                 if twin is None:
-                    model, update = run_update(materials, base, method, adapters, block, checkpoint)
+                    trained = run_update(materials, base, method, adapters, block, checkpoint)
                     if temporary is not None:
-                        write_update(temporary, model, update, materials)
+                        write_update(temporary, trained, materials)
                 elif temporary is not None:
                     shutil.copytree(twin, temporary, dirs_exist_ok=True)
         for leftover in folder.glob(f"checkpoint_block_{block}*"):

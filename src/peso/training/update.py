@@ -1,7 +1,7 @@
 """One update: the adapter of block t - 1 becomes the adapter of block t."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from transformers import PreTrainedModel
 from peso.data.dataset import IntArray
 from peso.data.examples import targets_of_block
 from peso.files import hash_of_json, write_json
-from peso.lm.adapters import read_token_rows, save_adapter, stored_token_rows, write_token_rows
+from peso.lm.adapters import CARRIED, carried_of, read_token_rows, save_adapter, stored_token_rows, write_token_rows
 from peso.lm.low_rank import LowRank, read_low_rank, write_low_rank
 from peso.lm.merging import merge_adapter
 from peso.lm.parameters import FlatParameters
 from peso.lm.past_adapters import freeze_past
 from peso.methods.base import BlockView, ContinualMethod, Part
 from peso.methods.pull import Pull
+from peso.training.averaging import go_ahead, served_share
 from peso.training.base import (
     BACKBONE,
     BASE_BLOCK,
@@ -53,11 +54,12 @@ class Update:
     Attributes:
         block: the block trained on.
         train_seconds: training time; 0 for a method that does not update.
-        adapter_bytes: size of the adapter's weights file.
+        adapter_bytes: size of the adapter's weights file; what the next block starts from is as large.
         epochs: one row per epoch, with `selected`.
         movement: per group the distance travelled and the length of the anchor.
         strengths: one row per strength that was tried for the anchor, where it was chosen by the block.
         rates: one row per factor that was tried for the learning rates, where there was a choice.
+        served_share: how much of the way the version that recommends went.
     """
 
     block: int
@@ -67,22 +69,41 @@ class Update:
     movement: list[dict[str, Any]]
     strengths: list[dict[str, Any]] = field(default_factory=list)
     rates: list[dict[str, Any]] = field(default_factory=list)
+    served_share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model after its update.
+
+    Attributes:
+        model: as the next block starts from it.
+        update: the record; `adapter_bytes` is not filled in yet.
+        go_ahead: moves the model on to the version that recommends; None where both are one.
+    """
+
+    model: PreTrainedModel | PeftModel
+    update: Update
+    go_ahead: Callable[[], None] | None = None
 
 
 @dataclass
 class _Log:
-    """The lists of an `Update`."""
+    """The lists of an `Update`, and what is left to do to the model."""
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
     movement: list[dict[str, Any]] = field(default_factory=list)
     strengths: list[dict[str, Any]] = field(default_factory=list)
     rates: list[dict[str, Any]] = field(default_factory=list)
+    served_share: float = 1.0
+    go_ahead: Callable[[], None] | None = None
 
     def extend(self, leg: "_Log") -> None:
         self.epochs += leg.epochs
         self.movement += leg.movement
         self.strengths += leg.strengths
         self.rates += leg.rates
+        self.served_share, self.go_ahead = leg.served_share, leg.go_ahead
 
 
 def update_stage(
@@ -146,6 +167,7 @@ def update_stage(
         add_penalty=add_penalty,
         pull=pull if pulls else None,
         share=method.share,
+        lead=method.lead,
         shuffled_share=materials.shuffled_share,
         tokens_of_a_pass=tokens_of_a_pass(reader.model, training),
         rate_keys={part: rates[part][0] for part in parts},
@@ -154,7 +176,7 @@ def update_stage(
 
 def run_update(
     materials: Materials, base: Base, method: ContinualMethod, adapters: Path, block: int, checkpoint: Path
-) -> tuple[PreTrainedModel | PeftModel, Update]:
+) -> Trained:
     """Makes the state after a block.
 
     Args:
@@ -169,11 +191,12 @@ def run_update(
         The model to save, and the record of the update.
     """
     if block == BASE_BLOCK or method.trains == "nothing":
-        return load_state(materials, base, _before(adapters, block))[0], Update(block, 0.0, 0, [], [])
+        return Trained(load_state(materials, base, _before(adapters, block))[0], Update(block, 0.0, 0, [], []))
     train = _train_backbone if method.trains == "all_weights" else _train_adapter
     model, log = train(materials, base, method, adapters, block, checkpoint)
     seconds = sum(entry["seconds"] for entry in log.strengths or log.rates or log.epochs)
-    return model, Update(block, seconds, 0, log.epochs, log.movement, log.strengths, log.rates)
+    update = Update(block, seconds, 0, log.epochs, log.movement, log.strengths, log.rates, log.served_share)
+    return Trained(model, update, log.go_ahead)
 
 
 def _before(adapters: Path, block: int) -> Path | None:
@@ -208,7 +231,7 @@ def _train_adapter(
     rows: list[dict[str, Tensor]] = []
     for number, leg in enumerate(legs):
         write_low_rank(model, leg.current)
-        write_token_rows(model, stored_token_rows(adapters / f"block_{leg.token_rows_after}"))
+        write_token_rows(model, stored_token_rows(carried_of(adapters / f"block_{leg.token_rows_after}")))
         freeze_past(model, leg.frozen, leg.learns_magnitudes)
         parts = adapter_parts(model, trains_a=method.trains != "b_only")
         view.begin(parts)
@@ -250,23 +273,34 @@ def _trained(reader: Reader, setting: Setting, stages: Mapping[float, Stage], ch
     epochs = [asdict(record) | {"selected": record.epoch == selected} for record in records]
     movement = [entry for name, part in stage.parts.items() for entry in _movement(stage.block, part, anchors[name])]
     tried = [trial.record(setting) for trial in trials]
-    return _Log(epochs, movement, tried if setting == STRENGTH else [], tried if setting == RATE else [])
+    log = _Log(epochs, movement, tried if setting == STRENGTH else [], tried if setting == RATE else [])
+    share = records[selected - 1].share
+    log.served_share = served_share(share, stage.lead)
+    if log.served_share != share:
+        log.go_ahead = partial(go_ahead, stage.parts, anchors, share, stage.lead)
+    return log
 
 
-def write_update(folder: Path, model: PreTrainedModel | PeftModel, update: Update, materials: Materials) -> Update:
+def write_update(folder: Path, trained: Trained, materials: Materials) -> Update:
     """Fills an adapter folder; the record in it makes the folder reusable by runs of equal training.
 
     Args:
-        folder: an existing, empty directory.
-        model: what to save: an adapter, or a backbone whose weights have changed.
-        update: its record; `adapter_bytes` is filled in.
+        folder: an existing, empty directory. What the next block starts from goes into `carried` inside, if the
+            version that recommends is another.
+        trained: what to save: an adapter, or a backbone whose weights have changed; left as the version that
+            recommends.
         materials: name what the adapters are the result of, and the numbers they are stored in.
     """
+    model, precision = trained.model, materials.config.adapter.stored_precision
     if isinstance(model, PeftModel):
-        size = save_adapter(model, folder, materials.config.adapter.stored_precision)
+        if trained.go_ahead is not None:
+            (folder / CARRIED).mkdir()
+            save_adapter(model, folder / CARRIED, precision)
+            trained.go_ahead()
+        size = save_adapter(model, folder, precision)
     else:
         size = save_state(model, folder)
-    written = Update(**asdict(update) | {"adapter_bytes": size})
+    written = replace(trained.update, adapter_bytes=size)
     record = asdict(written) | {"update_id": materials.update_id}
     write_json(folder / UPDATE_FILE, record)
     return written

@@ -159,14 +159,14 @@ def test_what_was_chosen_is_shown_per_block_of_runs_that_chose(tmp_path: Path) -
     write_run(tmp_path, dataset, "single", 0)
     assert "What was chosen" not in read(write_report(tmp_path)).words
     result = write_run(tmp_path, dataset, "peso", 0)
-    result["blocks"][0] |= {"rate_factor": 0.25, "proximal_share": 0.8}
+    result["blocks"][0] |= {"rate_factor": 0.25, "proximal_share": 0.8, "served_share": 0.9}
     result["blocks"][1] |= {"rate_factor": 1.0, "proximal_strength": 0.1}
     write_json(tmp_path / "runs" / result["run_id"] / "result.json", result)
     words = read(write_report(tmp_path)).words
     table = words[words.index("What was chosen") : words.index("Example users")]
     assert result["run_id"] in table
     assert "single-seed0" not in table
-    assert table.index("rates x 0.25, 80% of the way") < table.index("rates x 1, strength 0.1")
+    assert table.index("rates x 0.25, 80% of the way, recommending from 90%") < table.index("rates x 1, strength 0.1")
 
 
 def test_broken_and_missing_results(tmp_path: Path) -> None:

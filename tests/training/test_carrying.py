@@ -4,15 +4,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
 
 from peso.data.simulate import SimulationSettings, simulate
 from peso.data.storage import save_dataset
 from peso.errors import WorkspaceError
+from peso.lm.adapters import CARRIED, stored_token_rows
+from peso.lm.backbone import load_weights
+from peso.lm.grown_codes import Growth
 from peso.semantic_ids.encoding import EncodingRequest, encode_workspace
 from peso.semantic_ids.refreshing import refresh_workspace
 from peso.training.carrying import carry_over, find_version
+from peso.training.grown import write_grown
 from peso.training.stream import run_stream
 from streams import config
 
@@ -38,7 +46,7 @@ def targets_of(run: Path, protocol: str, block: int) -> pl.DataFrame:
 
 
 def test_with_the_same_codes_the_version_answers_as_before(shop: Path, tmp_path: Path) -> None:
-    chosen = config(method="peso", **MEMORY)
+    chosen = config(method="peso", proximal={"share": 0.5}, **MEMORY)
     run = run_stream(shop, chosen, resume=True)
     refresh_workspace(shop, tmp_path / "new", 1, 0.0)
     carry_over(find_version(shop, run.name, 1), tmp_path / "new")
@@ -46,6 +54,11 @@ def test_with_the_same_codes_the_version_answers_as_before(shop: Path, tmp_path:
     before, after = result_of(run), result_of(again)
     assert after["base"]["reused"] and after["base"]["carried_from"]["run_id"] == run.name
     assert after["base"]["carried_from"]["data_fingerprint"] == before["data_fingerprint"]
+    # Both what recommends and what the next block starts from come along.
+    for part in (".", CARRIED):
+        theirs = load_file(run / "adapters" / "block_1" / part / "adapter_model.safetensors")
+        ours = load_file(again / "adapters" / "block_0" / part / "adapter_model.safetensors")
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     # The next-block protocol of version 1 is the next-block protocol of the new block 0.
     (old,) = [entry for entry in before["next_block"] if entry["model_block"] == 1]
     (new,) = [entry for entry in after["next_block"] if entry["model_block"] == 0]
@@ -82,3 +95,20 @@ def test_what_cannot_be_carried(shop: Path, tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match=r"the codes in .* do not go on from those that run"):
         carry_over(find_version(shop, peso.name, 1), other)
     assert not (other / "bases").exists()
+
+
+def test_what_the_next_block_starts_from_grows_with_the_codes(shop: Path, tmp_path: Path) -> None:
+    run = run_stream(shop, config(method="peso", proximal={"share": 0.5}, **MEMORY), resume=True)
+    version = find_version(shop, run.name, 1)
+    *upper, last = version.materials.semantic_ids.level_sizes
+    num_new = 2
+    weights = np.zeros((num_new, last), dtype=np.float32)
+    weights[:, 0] = 1  # each new code like the first one
+    write_grown(version.base, version.adapter, Growth((*upper, last + num_new), weights), tmp_path)
+    for part in (".", CARRIED):
+        before, after = stored_token_rows(version.adapter / part), stored_token_rows(tmp_path / "adapter" / part)
+        for name, rows in after.items():
+            assert torch.equal(rows[:-num_new], before[name])
+            assert torch.equal(rows[-1], rows[-2])
+    with_codes = load_weights(tmp_path / "backbone")
+    assert PeftModel.from_pretrained(with_codes, str(tmp_path / "adapter" / CARRIED)).peft_config

@@ -37,8 +37,8 @@ def run(
     share: Annotated[
         str | None,
         typer.Option(
-            help="How much of the way from the version before to where training ends a version goes, up to 1; auto: "
-            "chosen per block.  [default: auto for decoupled, 1 otherwise]"
+            help="How much of the way from where a block starts to where its training ends is carried on to the next "
+            "block, up to 1; auto: chosen per block.  [default: auto for decoupled, 1 otherwise]"
         ),
     ] = None,
     catalogue: Annotated[str | None, typer.Option(help="Items that may be named: known or all.")] = None,

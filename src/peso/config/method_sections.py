@@ -32,10 +32,10 @@ class ProximalConfig(Section):
     """The factor lambda; 0 equals the method "single" bit for bit. Left out, it is the form's own default; "auto"
     chooses it per block by the loss of the block's validation targets (see `peso.training.search`)."""
     share: Share | None = Field(None, validate_default=True)
-    """How much of the way from the previous version to where training ends a version goes: one more proximal step, on
-    all that was trained at once (see `peso.training.averaging`). 1 goes all of it, as the paper does; "auto" chooses it
-    per block by the loss of the block's validation targets. Left out, it is "auto" for "decoupled" at a strength above
-    0, and 1 otherwise."""
+    """How much of the way from where a block starts to where its training ends is carried on to the next block: one
+    more proximal step, on all that was trained at once (see `peso.training.averaging`). 1 is all of it, as in the
+    paper; "auto" chooses it per block by the loss of the block's validation targets. Left out, it is "auto" for
+    "decoupled" at a strength above 0, and 1 otherwise."""
     lead: float = Field(0.5, ge=0, le=1)
     """How much of the rest of the way the version that recommends goes beyond the one that the next block starts from:
     lists want more of what a block has taught than its likelihood does. 0 makes both one; at a share of 1 they are."""

@@ -10,6 +10,7 @@ _WORDS = {
     "rate_factor": "rates x {:g}",
     "proximal_strength": "strength {:g}",
     "proximal_share": "{:.0%} of the way",
+    "served_share": "recommending from {:.0%}",
 }
 
 

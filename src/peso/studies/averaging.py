@@ -1,4 +1,4 @@
-"""Is the mean of the version before and where training ends better than an anchor, and what do both together gain?"""
+"""Is carrying on a mean better than an anchor, what do both together gain, and how far ahead may be what recommends?"""
 
 from typing import Any
 
@@ -20,12 +20,13 @@ FORM: ProximalForm = "decoupled"
 FIXED_SHARE = 0.8
 RATE_FACTOR = 0.5
 ANCHOR, AVERAGING, ALL_WEIGHTS = "anchor", "averaging", "full"
+UP_TO_DATE = "all of the lead"
 
 
 def plan_averaging(config: RunConfig, dataset: Dataset) -> Plan:
     """A pull alone, averaging alone, both, and each way of training without and with averaging."""
     strength = config.proximal.strength if config.proximal.form == FORM else DEFAULT_STRENGTHS[FORM]
-    anchor = {"form": FORM, "strength": strength, "share": 1.0}
+    anchor = {"form": FORM, "strength": strength, "share": 1.0, "lead": 0.0}
 
     def held(name: str, **proximal: Any) -> Arm:
         return Arm(name, method_arm(OURS, proximal=anchor | proximal).overrides)
@@ -39,7 +40,9 @@ def plan_averaging(config: RunConfig, dataset: Dataset) -> Plan:
         held(ANCHOR),
         held(f"{AVERAGING}, share {FIXED_SHARE:g}", strength=0.0, share=FIXED_SHARE),
         held(AVERAGING, strength=0.0, share="auto"),
-        held(OURS, share="auto"),
+        held(f"{ANCHOR} + {AVERAGING}", share="auto"),
+        held(OURS, share="auto", lead=config.proximal.lead),
+        held(f"{OURS}, {UP_TO_DATE}", share="auto", lead=1.0),
         method_arm(ALL_WEIGHTS, full={"share": 1.0}),
         Arm(f"{ALL_WEIGHTS} + {AVERAGING}", method_arm(ALL_WEIGHTS, full={"share": "auto"}).overrides),
     ]
@@ -49,7 +52,9 @@ def plan_averaging(config: RunConfig, dataset: Dataset) -> Plan:
     pairs.append(Pair(AVERAGING, ANCHOR, f"{AVERAGING} against the {ANCHOR}"))
     notes = [
         f"{ANCHOR}: the pull between steps, versions go all the way to where training ends. {AVERAGING}: no pull, a "
-        f"version goes a share of the way, chosen per block by the validation loss or {FIXED_SHARE:g}. {OURS}: both.",
+        f"version goes a share of the way, chosen per block by the validation loss or {FIXED_SHARE:g}.",
+        f"{OURS}: both, and what recommends goes {config.proximal.lead:g} of the rest of the way beyond what the next "
+        f"block starts from; {UP_TO_DATE}: it goes all of it.",
         "A share is chosen on validation targets of the block that is trained on, from a grid of eight.",
     ]
     return Plan(arms, pairs, is_next_block_listed=True, notes=notes, references=[REFERENCE])
@@ -63,7 +68,7 @@ def present(outcome: Outcome) -> Findings:
     rows: list[list[Cell]] = [
         [name, *(spread_text(*spread(by_block[block])) for block in blocks)] for name, by_block in shares.items()
     ]
-    title = "Share of the way that a version went, mean ± standard deviation over seeds"
+    title = "Share of the way that was carried on to the next block, mean ± standard deviation over seeds"
     against = [test for test in tests if test.pair.theirs == REFERENCE]
     return Findings(
         [
@@ -89,6 +94,6 @@ def _shares(outcome: Outcome, name: str) -> dict[int, list[float]]:
 
 
 AVERAGING_STUDY = Study(
-    "averaging", "Is the mean with the version before better than an anchor, and are both together?",
+    "averaging", "Is carrying on a mean better than an anchor, are both together, and may what recommends be ahead?",
     plan_averaging, present,
 )  # fmt: skip

@@ -1,11 +1,13 @@
-"""A version between the previous one and where training ends: the weighted mean of both.
+"""What a block carries on lies between where it started and where its training ended: the weighted mean of both.
 
     v = a + s (u - a) = argmin_v  1/2 ||v - u||^2 + c/2 ||v - a||^2,   c = 1 / s - 1,
 
 with a the parameters that a stage starts from and u those after an epoch: one more proximal step, in the identity's
 metric, on all that was trained at once. What a few passes over one block teach is partly that block's noise, and the
 mean of two models that share their past has less of it (Wortsman and others, "Robust fine-tuning of zero-shot models",
-CVPR 2022). It costs no training, and the next block starts from v.
+CVPR 2022). It costs no training, and the next block starts from v. What recommends may be ahead of that, w = v + l (u -
+v): slow weights that learn on and fast ones that are used (as in Zhang and others, "Lookahead optimizer", NeurIPS 2019,
+with a block in the place of a few steps).
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -15,7 +15,6 @@ from peso.config import make_config
 from peso.data.storage import Kind, read_facts
 from peso.errors import WorkspaceError
 from peso.files import atomic_directory, write_json
-from peso.lm.adapters import carried_of
 from peso.semantic_ids.encoding import RECORD
 from peso.semantic_ids.item_tokenizer import load_item_tokenizer
 from peso.training.base import BACKBONE, Base, read_base
@@ -101,10 +100,10 @@ def carry_over(version: Version, target: Path) -> Path:
     with atomic_directory(folder) as temporary:
         if old_sizes == after.semantic_ids.level_sizes:
             shutil.copytree(version.base.folder / BACKBONE, temporary / BACKBONE)
-            shutil.copytree(carried_of(version.adapter), temporary / "adapter")
+            shutil.copytree(version.adapter, temporary / "adapter")
         else:
             codebook = load_item_tokenizer(target / "data" / "semantic_ids").codebook
-            write_grown(version.base, carried_of(version.adapter), growth_of(codebook, old_sizes), temporary)
+            write_grown(version.base, version.adapter, growth_of(codebook, old_sizes), temporary)
         (temporary / "adapter" / UPDATE_FILE).unlink(missing_ok=True)
         record = {
             "seconds": 0.0,

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from peso.lm.adapters import load_adapter
+from peso.lm.adapters import CARRIED, carried_of, load_adapter
 from peso.lm.backbone import load_tokenizer, load_weights, save_backbone
 from peso.lm.device import make_ready
 from peso.lm.grown_codes import Growth, grow_adapter, grow_backbone
@@ -59,7 +59,7 @@ def write_grown(base: Base, adapter: Path, growth: Growth, target: Path) -> None
 
     Args:
         base: a finished base.
-        adapter: one on its backbone.
+        adapter: one on its backbone, with what the next block starts from beside it where that is another.
         growth: what is new.
         target: an existing folder, which gets `backbone/` and `adapter/`.
     """
@@ -68,3 +68,5 @@ def write_grown(base: Base, adapter: Path, growth: Growth, target: Path) -> None
     save_backbone(model, tokenizer, target / BACKBONE)
     (target / "adapter").mkdir()
     grow_adapter(adapter, target / "adapter", tokenizer, growth)
+    if (carried := carried_of(adapter)) != adapter:
+        grow_adapter(carried, target / "adapter" / CARRIED, tokenizer, growth)

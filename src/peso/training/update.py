@@ -14,7 +14,15 @@ from transformers import PreTrainedModel
 from peso.data.dataset import IntArray
 from peso.data.examples import targets_of_block
 from peso.files import hash_of_json, write_json
-from peso.lm.adapters import CARRIED, carried_of, read_token_rows, save_adapter, stored_token_rows, write_token_rows
+from peso.lm.adapters import (
+    CARRIED,
+    carried_of,
+    read_token_rows,
+    save_adapter,
+    stored_token_rows,
+    stored_update,
+    write_token_rows,
+)
 from peso.lm.low_rank import LowRank, read_low_rank, write_low_rank
 from peso.lm.merging import merge_adapter
 from peso.lm.parameters import FlatParameters
@@ -190,6 +198,10 @@ def run_update(
     Returns:
         The model to save, and the record of the update.
     """
+    if block == BASE_BLOCK and carried_of(adapter := base.folder / "adapter") != adapter:  # of another workspace
+        adapted, _ = load_base(materials, base, carried_of(adapter))
+        ahead = partial(_put, adapted, adapter, materials.config.adapter.r)
+        return Trained(adapted, Update(block, 0.0, 0, [], []), ahead)
     if block == BASE_BLOCK or method.trains == "nothing":
         return Trained(load_state(materials, base, _before(adapters, block))[0], Update(block, 0.0, 0, [], []))
     train = _train_backbone if method.trains == "all_weights" else _train_adapter
@@ -197,6 +209,11 @@ def run_update(
     seconds = sum(entry["seconds"] for entry in log.strengths or log.rates or log.epochs)
     update = Update(block, seconds, 0, log.epochs, log.movement, log.strengths, log.rates, log.served_share)
     return Trained(model, update, log.go_ahead)
+
+
+def _put(model: PeftModel, adapter: Path, rank: int) -> None:
+    write_low_rank(model, stored_update(adapter, rank).to(model.device))
+    write_token_rows(model, stored_token_rows(adapter))
 
 
 def _before(adapters: Path, block: int) -> Path | None:

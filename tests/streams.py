@@ -14,6 +14,11 @@ SMALL: dict[str, Any] = {
     "training": {"epochs": 2, "base_batch_targets": 64, "rate_factors": [1.0]},
     "decoding": {"beam_width": 10},
 }
+QUICK: dict[str, Any] = {
+    "training": {"epochs": 1, "base_batch_targets": 64}, "evaluation": {"next_block": "off"},
+    "memory": {"use": False},  # counts beside the model learn nothing from a method
+}  # fmt: skip
+"""For what methods do to adapters: a pass a block, and no lists of the next block."""
 
 
 def config(**overrides: Any) -> RunConfig:

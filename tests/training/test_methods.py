@@ -1,7 +1,5 @@
 """The contract suite: every method of the registry on a small world."""
 
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,38 +9,32 @@ from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-from peso.data.examples import targets_of_block
 from peso.files import read_json
 from peso.lm.adapters import (
     carried_of,
-    lora_parameters,
     stored_token_rows,
     stored_update,
     token_row_parameters,
     write_token_rows,
 )
-from peso.lm.backbone import body_of, load_weights
+from peso.lm.backbone import load_weights
 from peso.lm.low_rank import LowRank, adapted_layers, read_low_rank, summed, write_low_rank
 from peso.lm.past_adapters import freeze_past, magnitude_parameters, whole_update
 from peso.lm.quick_stack import layer_by_layer
 from peso.lm.rows import Rows
 from peso.methods.base import BlockView, Leg
 from peso.methods.registry import METHODS, build_method
-from peso.training.base import Base, adapter_parts, load_base, load_state, read_base, training_rows, validation_rows
+from peso.training.base import Base, load_base, load_state, read_base, validation_rows
 from peso.training.block_view import RunView
 from peso.training.code_losses import mean_loss
-from peso.training.materials import Materials, Reader, load_materials
+from peso.training.materials import Materials, load_materials
 from peso.training.stream import run_stream
 from peso.training.update import run_update
 from peso.types import MetricName
-from streams import config, fill
+from streams import QUICK, config, fill
 
 RANK, SCALE = 2, 2.0
 LAST = 2
-QUICK = {
-    "training": {"epochs": 1, "base_batch_targets": 64}, "evaluation": {"next_block": "off"},
-    "memory": {"use": False},  # counts beside the model learn nothing from a method
-}  # fmt: skip
 METRICS = [metric for metric in get_args(MetricName) if metric != "softmax"]
 VARIANTS: dict[str, dict[str, Any]] = {method: {"method": method} for method in METHODS} | {
     "sum_lora latest fresh": {"method": "sum_lora", "cumulative": {"past": "latest", "start": "fresh"}},
@@ -262,111 +254,6 @@ def test_lsat_is_the_mean_of_its_legs(workspace: Path, tmp_path: Path) -> None:
     assert all(b[:, :RANK].abs().max() > 0 for b in stored.b.values())
 
 
-def test_fisher_is_the_mean_squared_gradient(workspace: Path) -> None:
-    materials, base = base_of(workspace, "ewc")
-    model, reader = load_base(materials, base)
-    view = RunView(materials, reader, model, run_of(workspace, "ewc") / "adapters", LAST)
-    parts = adapter_parts(model)
-    view.begin(parts)
-    fisher = view.squared_gradients(1)["lora"]
-    rows = training_rows(materials, targets_of_block(materials.dataset, 1, "train"))
-    parameters = dict(lora_parameters(model))
-    name = view.group_names()[0][0]
-    squares = []
-    for row in range(len(rows)):
-        batch = reader.builder.batch(rows.take(torch.tensor([row]).numpy()))
-        loss = reader.likelihood.negative_log_likelihood(reader.model, batch).sum()
-        (gradient,) = torch.autograd.grad(loss, [parameters[name]])
-        squares.append(gradient.flatten().square())
-    torch.testing.assert_close(fisher[0][0], torch.stack(squares).mean(0), rtol=1e-3, atol=1e-9)
-
-
-def anchored_view(workspace: Path, **overrides: Any) -> tuple[Materials, PeftModel, Reader, RunView]:
-    """Before block 2, at a base that has trained: A and B both act."""
-    materials = load_materials(workspace, config(**QUICK | {"method": "peso"} | overrides))
-    run_stream(workspace, materials.config, resume=True)
-    model, reader = load_base(materials, read_base(materials, workspace / "bases"))
-    view = RunView(materials, reader, model, workspace, LAST)
-    view.begin(adapter_parts(model))
-    return materials, model, reader, view
-
-
-def losses_of_rows(materials: Materials, reader: Reader) -> Iterator[Tensor]:
-    """The block's training rows, one after the other."""
-    rows = training_rows(materials, targets_of_block(materials.dataset, LAST, "train"))
-    for row in range(len(rows)):
-        batch = reader.builder.batch(rows.take(torch.tensor([row]).numpy()))
-        yield reader.likelihood.negative_log_likelihood(reader.model, batch).sum()
-
-
-def test_fisher_reaches_the_token_rows(workspace: Path) -> None:
-    materials, model, reader, view = anchored_view(workspace)
-    measured = view.squared_gradients(LAST, ("lora", "token_rows"))
-    assert measured is view.squared_gradients(LAST, ("lora", "token_rows")), "candidates share what was measured"
-    tables = token_row_parameters(model)
-    assert [name for names in view.group_names("token_rows") for name in names] == sorted(name for name, _ in tables)
-    squares = {name: torch.zeros(rows.numel()) for name, rows in tables}
-    gradients = [torch.autograd.grad(loss, [rows for _, rows in tables]) for loss in losses_of_rows(materials, reader)]
-    for of_row in gradients:
-        for (name, _), gradient in zip(tables, of_row, strict=True):
-            squares[name] += gradient.flatten().square() / len(gradients)
-    for names, groups in zip(view.group_names("token_rows"), measured["token_rows"], strict=True):
-        for name, ours in zip(names, groups, strict=True):
-            torch.testing.assert_close(ours, squares[name], rtol=1e-3, atol=1e-9)
-    alone = view.squared_gradients(LAST)["lora"]
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(measured["lora"], alone, strict=True))
-    assert not any(part.gradient.any() for part in view._parts.values())
-
-
-def test_layer_moments_are_those_of_a_plain_loop(workspace: Path) -> None:
-    """Token by token, the gradient at a layer's end read off a number that is added there."""
-    materials, model, reader, view = anchored_view(workspace)
-    moments = view.layer_moments(LAST)
-    layers = adapted_layers(model)
-    assert moments.keys() == layers.keys()
-    for name in ("layers.0.self_attn.v_proj", "layers.0.mlp.down_proj"):
-        expected, seen = [torch.zeros_like(one) for one in moments[name]], 0
-        kept: list[tuple[Tensor, Tensor]] = []
-
-        def shifted(_module: Any, inputs: tuple[Tensor, ...], output: Tensor, kept: Any = kept) -> Tensor:
-            kept.append((inputs[0].detach(), torch.zeros_like(output, requires_grad=True)))
-            return output + kept[-1][1]
-
-        handle = layers[name].register_forward_hook(shifted)
-        with layer_by_layer(reader.model):
-            for loss in losses_of_rows(materials, reader):
-                inputs, shift = kept.pop()
-                (gradient,) = torch.autograd.grad(loss, [shift])
-                for x, g in zip(inputs.flatten(0, -2), gradient.flatten(0, -2), strict=True):
-                    expected[0] += torch.outer(x, x)
-                    expected[1] += torch.outer(g, g)
-                    seen += 1
-        handle.remove()
-        for ours, theirs in zip(moments[name], expected, strict=True):
-            torch.testing.assert_close(ours, theirs / seen, rtol=1e-3, atol=1e-6 * float(theirs.max()) / seen)
-    assert not any(part.gradient.any() for part in view._parts.values())
-    assert not any(layer._forward_hooks for layer in layers.values())
-
-
-@pytest.mark.parametrize("trained", ["codes", "all"])
-def test_row_counts_are_those_of_the_block_s_targets(workspace: Path, trained: str) -> None:
-    materials, model, reader, view = anchored_view(workspace, adapter={"r": 2, "lora_alpha": 4, "token_rows": trained})
-    targets = targets_of_block(materials.dataset, LAST, "train")
-    seen = Counter(
-        int(token)
-        for item in materials.dataset.event_item[targets]
-        for token in reader.builder.vocabulary.item_token_ids[item]
-    )
-    tokens = reader.builder.vocabulary.all_token_ids if trained == "codes" else range(len(token_rows_of(model)))
-    for counts in view.row_counts(LAST):
-        for of_table in counts:
-            assert of_table.tolist() == [seen[token] for token in tokens]
-
-
-def token_rows_of(model: PeftModel) -> Tensor:
-    return token_row_parameters(model)[0][1]
-
-
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_metric_holds_both_parts(workspace: Path, metric: str) -> None:
     """Without an anchor both go further; another metric goes elsewhere."""
@@ -380,28 +267,3 @@ def test_every_metric_holds_both_parts(workspace: Path, metric: str) -> None:
         assert not is_same or (metric, part) == ("counts", "lora_")
         ways = [sum(float((end[name] - start[name]).square().sum()) for name in names) for end in (held, free)]
         assert ways[0] < ways[1]
-
-
-def test_watched_inputs_are_those_of_real_tokens_in_training(workspace: Path) -> None:
-    materials, base = base_of(workspace, "output_kl")
-    model, reader = load_base(materials, base)
-    view = RunView(materials, reader, model, run_of(workspace, "output_kl") / "adapters", LAST)
-    body: Any = body_of(reader.model)
-    was_written_out = "forward" in body.__dict__
-    assert was_written_out
-    inputs = view.watch_inputs()
-    rows = training_rows(materials, targets_of_block(materials.dataset, LAST, "train"))
-    batch = reader.builder.batch(rows.take(torch.arange(6).numpy()))
-    is_real = batch.input_ids != reader.builder.vocabulary.pad_token_id
-    assert not is_real.all()
-    reader.likelihood.negative_log_likelihood(reader.model.eval(), batch)
-    assert not any(inputs.values())
-    reader.likelihood.negative_log_likelihood(reader.model.train(), batch)
-    assert {len(kept) for kept in inputs.values()} == {1}
-    assert {len(kept[0]) for kept in inputs.values()} == {int(is_real.sum())}
-    embedded = body.layers[0].input_layernorm(body.embed_tokens(batch.input_ids))[is_real]
-    torch.testing.assert_close(inputs["layers.0.self_attn.q_proj"][0], embedded)
-    view.close()
-    assert "forward" in body.__dict__
-    reader.likelihood.negative_log_likelihood(reader.model, batch)
-    assert {len(kept) for kept in inputs.values()} == {1}

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from language_models import write_language_model
 from peso.config import RunConfig
 from peso.errors import ConfigError
+from peso.lm.adapters import carried_of
 from peso.lm.fake import without_contents
 from peso.lm.live_bytes import LiveBytes
 from peso.lm.shallow import ShallowBackbone
@@ -98,11 +99,15 @@ def test_memory_is_that_of_a_real_update(workspace: Path, variant: str, tmp_path
 
 
 def test_a_plan_counts_parameters_and_bytes_of_a_version(workspace: Path) -> None:
-    chosen = config_of(workspace, "smollm")
+    chosen = config_of(workspace, "smollm", proximal={"share": 0.9})
     plan = planned(workspace, chosen)
     run = run_stream(workspace, chosen, resume=True)
     base = prepare_base(load_materials(workspace, chosen), workspace / "bases")
-    assert plan.version_bytes == pytest.approx(read_update(run / "adapters" / "block_2").adapter_bytes, rel=0.1)
+    version = run / "adapters" / "block_2"
+    assert plan.version_bytes == pytest.approx(read_update(version).adapter_bytes, rel=0.1)
+    carried = carried_of(version)
+    assert carried != version
+    assert plan.carried_bytes == pytest.approx((carried / "adapter_model.safetensors").stat().st_size, rel=0.1)
     assert plan.num_parameters == base.num_parameters
     assert plan.fits is None
     assert plan.not_planned == []

@@ -69,6 +69,7 @@ def plan(
     typer.echo(
         f"{made.num_parameters:,} parameters, {made.stages[-1].num_trained:,} train; "
         f"a version is {made.version_bytes / 1e6:,.1f} MB"
+        + (f", what the next block starts from {made.carried_bytes / 1e6:,.1f} MB more" if made.carried_bytes else "")
     )
     if made.num_processes > 1:
         typer.echo(f"memory of each of {made.num_processes} processes:")

@@ -72,6 +72,7 @@ class Candidates:
         self._first = stages[self.values[0]]
         self._starts = {name: part.snapshot() for name, part in self._first.parts.items()}
         self._trials: dict[float, Trial] = {}
+        self._latest: float | None = None
 
     @property
     def num_epochs(self) -> int:
@@ -82,6 +83,9 @@ class Candidates:
         """What a candidate has reached after so many epochs, the ones that it has trained already not repeated."""
         known = self._trials.get(value)
         if known is None or known.epochs < epochs:
+            if value != self._latest:
+                log.info("%s: %s %g", self._first.name, self._setting, value)
+            self._latest = value
             # After an interruption a candidate may be further along than this.
             so_far = self._until(value, epochs)[0][:epochs]
             kept = kept_epoch(so_far)
@@ -113,7 +117,6 @@ class Candidates:
     def _until(self, value: float, epochs: int) -> tuple[list[EpochRecord], int]:
         for name, part in self._first.parts.items():
             part.restore(self._starts[name])
-        log.info("%s: %s %g", self._first.name, self._setting, value)
         stage = self._stages[value]
         own = replace(stage, key=hash_of_json([stage.key, self._setting, value]))
         file = self._checkpoint.with_stem(f"{self._checkpoint.stem}_{self._setting}_{value:g}")

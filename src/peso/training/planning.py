@@ -76,7 +76,8 @@ class Plan:
     Attributes:
         num_processes: that share the run; bytes are those of one of them.
         num_parameters: of the backbone.
-        version_bytes: size of a version's adapter file.
+        version_bytes: size of the adapter file that recommends.
+        carried_bytes: most that the file which the next block starts from takes; 0 where it is always the same file.
         stages: in order.
         peak_bytes: of the largest stage.
         gpu_memory_bytes: what there is; None on a CPU.
@@ -90,6 +91,7 @@ class Plan:
     num_processes: int
     num_parameters: int
     version_bytes: int
+    carried_bytes: int
     stages: list[StagePlan]
     peak_bytes: int
     gpu_memory_bytes: int | None
@@ -127,10 +129,13 @@ def plan_run(materials: Materials, gpu_memory_gib: float | None, teraflops: floa
     paces = [whole_pace(one) for one in probed]
     peak = max(stage.total_bytes for stage in stages)
     memory = None if gpu_memory_gib is None else round(gpu_memory_gib * GIB)
+    version_bytes = costs[-1].num_trained * _STORED_BYTES[materials.config.adapter.stored_precision]
+    method = build_method(materials.config)
     return Plan(
         num_processes=num_processes,
         num_parameters=costs[-1].num_parameters,
-        version_bytes=costs[-1].num_trained * _STORED_BYTES[materials.config.adapter.stored_precision],
+        version_bytes=version_bytes,
+        carried_bytes=version_bytes if method.lead and method.share != 1 else 0,
         stages=stages,
         peak_bytes=peak,
         gpu_memory_bytes=memory,

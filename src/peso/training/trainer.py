@@ -71,7 +71,9 @@ def train_stage(
         records = [EpochRecord(**record) for record in loaded[0]["epochs"]]
         optimizer.load_state(loaded[1])
         best = {name: loaded[1][f"{name}.best"] for name in stage.parts}
-        log.info("%s: continuing after epoch %d", stage.name, len(records))
+        # Who gives `until` calls again after every few epochs.
+        level = logging.INFO if until is None else logging.DEBUG
+        log.log(level, "%s: continuing after epoch %d", stage.name, len(records))
 
     def loss_at(share: float) -> float:
         with averaged(stage.parts, starts, share):

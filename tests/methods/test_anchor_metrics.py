@@ -256,12 +256,11 @@ def test_the_papers_metric_goes_unnamed(tmp_path: Path) -> None:
     plain, named = make_config(), make_config(None, {"proximal": {"metric": "softmax"}})
     other = make_config(None, {"proximal": {"metric": "counts"}})
     assert plain.model_dump(mode="json") == named.model_dump(mode="json")
-    assert plain.update_part()["proximal"] == {"form": "decoupled", "strength": 3.0, "share": "auto", "lead": 0.5}
+    assert plain.update_part()["proximal"] == {"form": "decoupled", "strength": 3.0, "share": "auto"}
     assert other.update_part()["proximal"] == {
         "form": "decoupled",
         "strength": 3.0,
         "share": "auto",
-        "lead": 0.5,
         "metric": "counts",
     }
     assert other.base_part() == plain.base_part()

@@ -89,7 +89,8 @@ class RunConfig(Section):
         }
 
     def update_part(self) -> dict[str, Any]:
-        """The part that decides every adapter: runs that agree on it differ in what they measure only."""
+        """The part that decides what is carried on: runs that agree on it differ in what they measure or recommend."""
         part = self.base_part() | {"method": self.method, "training": self.training.model_dump(mode="json")}
         section = SECTION_OF_METHOD.get(self.method)
-        return part | ({section: getattr(self, section).model_dump(mode="json")} if section else {})
+        # A lead only moves what recommends, after training.
+        return part | ({section: getattr(self, section).model_dump(mode="json", exclude={"lead"})} if section else {})

@@ -118,7 +118,7 @@ class Materials:
 
     @cached_property
     def update_id(self) -> str:
-        """Names the sequence of adapters: equal for runs that differ only in what they measure."""
+        """Names the sequence of what is carried on: equal for runs that differ in what they measure or recommend."""
         return hash_of_json([self.data_fingerprint, self.config.update_part()])[:16]
 
     @cached_property

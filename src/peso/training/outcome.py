@@ -2,7 +2,7 @@
 
 import platform
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,9 @@ def read_update(folder: Path) -> Update:
         WorkspaceError: it is missing or damaged.
     """
     record = _update_record(folder)
-    return Update(**{entry.name: record[entry.name] for entry in fields(Update) if entry.name in record})
+    update = Update(**{entry.name: record[entry.name] for entry in fields(Update) if entry.name in record})
+    # Records from before there was a lead.
+    return update if "served_share" in record else replace(update, served_share=update.carried_share)
 
 
 def update_id_of(folder: Path) -> str:
@@ -188,9 +190,8 @@ def _chosen(count: dict[str, Any], update: Update) -> dict[str, Any]:
         chosen["proximal_strength"] = kept[0]
     if kept := [trial["rate_factor"] for trial in update.rates if trial["selected"]]:
         chosen["rate_factor"] = kept[0]
-    shares = [epoch.get("share", 1.0) for epoch in update.epochs if epoch["selected"]]
-    if any(share != 1 for share in shares):
-        chosen["proximal_share"] = shares[-1]
+    if update.carried_share != 1:
+        chosen["proximal_share"] = update.carried_share
         chosen["served_share"] = update.served_share
     return chosen
 

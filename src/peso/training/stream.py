@@ -25,7 +25,7 @@ from peso.training.base_training import prepare_base
 from peso.training.finished import RESULT
 from peso.training.materials import Materials, Reader, load_materials
 from peso.training.measure import Measurement, measure_in_block, measure_next_block, memory_after
-from peso.training.outcome import MEASURED, update_id_of, write_measurements, write_outcome
+from peso.training.outcome import MEASURED, write_measurements, write_outcome
 from peso.training.processes import (
     check_processes,
     is_first,
@@ -34,7 +34,8 @@ from peso.training.processes import (
     wait_for_all,
     written_by_first,
 )
-from peso.training.update import UPDATE_FILE, run_update, write_update
+from peso.training.twins import find_twin, write_twin
+from peso.training.update import run_update, write_update
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def _run_blocks(materials: Materials, base: Base, folder: Path) -> None:
     for block in range(materials.dataset.num_blocks):
         adapter, measured = adapters / f"block_{block}", folder / MEASURED / f"block_{block}"
         if not adapter.exists():
-            twin = _trained_elsewhere(materials, folder, block)
+            twin = find_twin(materials, folder, block)
             checkpoint = folder / f"checkpoint_block_{block}.safetensors"
             with written_by_first(adapter) as temporary:
                 if twin is None:
@@ -108,7 +109,7 @@ def _run_blocks(materials: Materials, base: Base, folder: Path) -> None:
                     if temporary is not None:
                         write_update(temporary, trained, materials)
                 elif temporary is not None:
-                    shutil.copytree(twin, temporary, dirs_exist_ok=True)
+                    write_twin(temporary, twin, adapters / f"block_{block - 1}", materials)
         for leftover in folder.glob(f"checkpoint_block_{block}*"):
             leftover.unlink(missing_ok=True)
         if not measured.exists():
@@ -131,14 +132,6 @@ def _measurements(materials: Materials, reader: Reader, block: int) -> Iterator[
         yield measurement
     if is_followed:
         yield measure_next_block(materials, reader, memory, block)
-
-
-def _trained_elsewhere(materials: Materials, folder: Path, block: int) -> Path | None:
-    """The same adapter in a run that differs in what it measures only."""
-    for record in sorted(folder.parent.glob(f"*/adapters/block_{block}/{UPDATE_FILE}")):
-        if update_id_of(record.parent) == materials.update_id:
-            return record.parent
-    return None
 
 
 @contextmanager

@@ -79,6 +79,11 @@ class Update:
     rates: list[dict[str, Any]] = field(default_factory=list)
     served_share: float = 1.0
 
+    @property
+    def carried_share(self) -> float:
+        """How much of the way what the next block starts from went; of several legs the last one."""
+        return next((epoch.get("share", 1.0) for epoch in reversed(self.epochs) if epoch["selected"]), 1.0)
+
 
 @dataclass(frozen=True)
 class Trained:

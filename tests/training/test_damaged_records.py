@@ -12,8 +12,8 @@ from peso.errors import WorkspaceError
 from peso.experiments.results import list_runs, load_results
 from peso.training.carrying import origins
 from peso.training.exporting import export_version
-from peso.training.outcome import read_update
 from peso.training.stream import run_stream
+from peso.training.update_record import read_update
 from peso.training.user_lists import load_user_lists
 from streams import config, fill
 

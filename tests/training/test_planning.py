@@ -21,11 +21,11 @@ from peso.training.averaging import SEARCH_LOSSES
 from peso.training.base import validation_rows
 from peso.training.base_training import prepare_base
 from peso.training.materials import build_reader, load_materials
-from peso.training.outcome import read_update
 from peso.training.planning import Plan, does_fit, not_planned, plan_memory, plan_run
 from peso.training.probing import FLOAT_BYTES
 from peso.training.stream import run_stream
 from peso.training.update import run_update
+from peso.training.update_record import read_update
 from streams import config, fill
 
 DEEP = {"hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 128}

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from peso.files import read_json, write_json
-from peso.training.outcome import read_update
 from peso.training.stream import run_stream
-from peso.training.update import UPDATE_FILE
+from peso.training.update_record import UPDATE_FILE, read_update
 from streams import QUICK, SMALL, config, fill
 
 SHARE, LEAD = 0.6, 0.5

@@ -27,7 +27,8 @@ from peso.methods.single import Single
 from peso.training.base import BASE_BLOCK, Base, load_base
 from peso.training.base_training import prepare_base
 from peso.training.materials import Materials, load_materials
-from peso.training.update import Update, run_update, write_update
+from peso.training.update import run_update, write_update
+from peso.training.update_record import Update
 from peso.types import ProximalForm
 
 STRENGTHS: dict[ProximalForm, tuple[float, ...]] = {

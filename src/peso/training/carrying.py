@@ -21,7 +21,7 @@ from peso.training.base import BACKBONE, Base, read_base
 from peso.training.finished import finished_run
 from peso.training.grown import growth_of, write_grown
 from peso.training.materials import Materials, load_materials
-from peso.training.update import UPDATE_FILE
+from peso.training.update_record import UPDATE_FILE
 
 _WEIGHTS = "adapter_model.safetensors"
 _ORIGINS: dict[str, dict[str, Kind]] = {"extends": {"semantic_ids": str}, "refresh": {"semantic_ids_before": str}}

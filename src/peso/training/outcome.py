@@ -2,7 +2,6 @@
 
 import platform
 import shutil
-from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from peso.training.base import BACKBONE, Base
 from peso.training.finished import RESULT
 from peso.training.materials import Materials
 from peso.training.measure import Measurement
-from peso.training.update import UPDATE_FILE, Update
+from peso.training.update_record import Update, read_update
 
 MEASURED = "measured"
 _COUNTS_FILE = "counts.json"
@@ -29,18 +28,7 @@ _COUNTS: dict[str, Kind] = {
     "memory": dict | None,
     "seconds": {"in_block?": float, "next_block?": float},
 }
-_UPDATE: dict[str, Kind] = {
-    "update_id": str,
-    "block": int,
-    "train_seconds": float,
-    "adapter_bytes": int,
-    "epochs": list,
-    "movement": list,
-    "strengths?": [{"strength": float, "selected": bool}],
-    "rates?": [{"rate_factor": float, "selected": bool}],
-    "served_share?": float,
-}
-"""What the files of a block must hold."""
+"""What the file of a block must hold."""
 
 _PACKAGES = ("peso-rec", "torch", "transformers", "peft", "numpy", "polars")
 
@@ -68,32 +56,6 @@ def write_measurements(folder: Path, measurements: list[Measurement]) -> None:
 def _read_counts(folder: Path) -> dict[str, Any]:
     cure = f"remove {folder} to measure the block again"
     return read_facts(folder / _COUNTS_FILE, "counts of a block", _COUNTS, cure)
-
-
-def read_update(folder: Path) -> Update:
-    """The record in an adapter folder.
-
-    Raises:
-        WorkspaceError: it is missing or damaged.
-    """
-    record = _update_record(folder)
-    update = Update(**{entry.name: record[entry.name] for entry in fields(Update) if entry.name in record})
-    # Records from before there was a lead.
-    return update if "served_share" in record else replace(update, served_share=update.carried_share)
-
-
-def update_id_of(folder: Path) -> str:
-    """What the adapter in a folder is the result of, `Materials.update_id`.
-
-    Raises:
-        WorkspaceError: its record is missing or damaged.
-    """
-    return str(_update_record(folder)["update_id"])
-
-
-def _update_record(folder: Path) -> dict[str, Any]:
-    cure = f"restore it, or remove {folder} to train the block again"
-    return read_facts(folder / UPDATE_FILE, "update record", _UPDATE, cure)
 
 
 def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes: int) -> dict[str, Any]:

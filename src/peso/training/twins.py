@@ -6,19 +6,17 @@ any other w = a + t (u - a) = a + (t / s) (v - a) follows from the two.
 """
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 
-from peso.files import write_json
 from peso.lm.adapters import CARRIED, carried_of
 from peso.methods.registry import build_method
 from peso.training.averaging import served_share
 from peso.training.materials import Materials
-from peso.training.outcome import read_update, update_id_of
-from peso.training.update import UPDATE_FILE, Update
+from peso.training.update_record import UPDATE_FILE, Update, read_update, record_update, update_id_of
 
 
 def find_twin(materials: Materials, run: Path, block: int) -> Path | None:
@@ -63,8 +61,7 @@ def write_twin(folder: Path, twin: Path, before: Path, materials: Materials) -> 
         mean = load_file(carried / SAFETENSORS_WEIGHTS_NAME)
         ahead = {name: start[name].lerp(mean[name], wanted / share) for name in mean}
         save_file(ahead, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
-    record = asdict(replace(update, served_share=wanted)) | {"update_id": materials.update_id}
-    write_json(folder / UPDATE_FILE, record)
+    record_update(folder, replace(update, served_share=wanted), materials.update_id)
 
 
 def _wanted(materials: Materials, update: Update) -> float:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from peso.data.dataset import IntArray
 from peso.data.examples import targets_of_block
-from peso.files import hash_of_json, write_json
+from peso.files import hash_of_json
 from peso.lm.adapters import (
     CARRIED,
     carried_of,
@@ -51,38 +51,7 @@ from peso.training.materials import Materials, Reader
 from peso.training.search import RATE, STRENGTH, Setting, train_with_best
 from peso.training.stage import AddPenalty, Stage, tokens_of_a_pass
 from peso.training.trainer import train_stage
-
-UPDATE_FILE = "update.json"
-
-
-@dataclass(frozen=True)
-class Update:
-    """What one update did.
-
-    Attributes:
-        block: the block trained on.
-        train_seconds: training time; 0 for a method that does not update.
-        adapter_bytes: size of the adapter's weights file; what the next block starts from is as large.
-        epochs: one row per epoch, with `selected`.
-        movement: per group the distance travelled and the length of the anchor.
-        strengths: one row per strength that was tried for the anchor, where it was chosen by the block.
-        rates: one row per factor that was tried for the learning rates, where there was a choice.
-        served_share: how much of the way the version that recommends went.
-    """
-
-    block: int
-    train_seconds: float
-    adapter_bytes: int
-    epochs: list[dict[str, Any]]
-    movement: list[dict[str, Any]]
-    strengths: list[dict[str, Any]] = field(default_factory=list)
-    rates: list[dict[str, Any]] = field(default_factory=list)
-    served_share: float = 1.0
-
-    @property
-    def carried_share(self) -> float:
-        """How much of the way what the next block starts from went; of several legs the last one."""
-        return next((epoch.get("share", 1.0) for epoch in reversed(self.epochs) if epoch["selected"]), 1.0)
+from peso.training.update_record import Update, record_update
 
 
 @dataclass(frozen=True)
@@ -323,8 +292,7 @@ def write_update(folder: Path, trained: Trained, materials: Materials) -> Update
     else:
         size = save_state(model, folder)
     written = replace(trained.update, adapter_bytes=size)
-    record = asdict(written) | {"update_id": materials.update_id}
-    write_json(folder / UPDATE_FILE, record)
+    record_update(folder, written, materials.update_id)
     return written
 
 

@@ -66,6 +66,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("download amazon-2023 Toys --mirror http://[", ("--mirror 'http://[' is no web address",)),
         ("download amazon-2023 Toys --mirror ftp://host", ("--mirror 'ftp://host'",)),
         ("run -w world --strength inf", ("proximal.strength: ", "finite number", "(got 'inf')")),
+        ("run -w world --lead 1.5", ("proximal.lead: ", "less than or equal to 1", "(got 1.5)")),
+        ("run -w world --lead nan", ("proximal.lead: ",)),
         ("run -w world --strength nan", ("proximal.strength: ", "finite number")),
         ("run -w world --share 2", ("proximal.share: ", "less than or equal to 1", "'auto'", "(got '2')")),
         ("run -w world --config infinite.toml", ("training.weight_decay: ", "finite number (got inf)")),

@@ -41,6 +41,13 @@ def run(
             "block, up to 1; auto: chosen per block.  [default: auto for decoupled, 1 otherwise]"
         ),
     ] = None,
+    lead: Annotated[
+        float | None,
+        typer.Option(
+            help="How much of the rest of the way what recommends goes beyond that, 0 to 1; another one trains nothing "
+            "anew.  [default: 0.5]"
+        ),
+    ] = None,
     catalogue: Annotated[str | None, typer.Option(help="Items that may be named: known or all.")] = None,
     repeats: Annotated[
         str | None, typer.Option(help="Naming what the user already took: auto, allowed or excluded.")
@@ -64,7 +71,7 @@ def run(
     overrides: dict[str, Any] = {
         "method": method,
         "seed": seed,
-        "proximal": {"form": proximal, "strength": strength, "share": share},
+        "proximal": {"form": proximal, "strength": strength, "share": share, "lead": lead},
     }
     overrides["memory"] = {"use": memory}
     overrides["decoding"] = {"catalogue": catalogue, "repeats": repeats}

@@ -63,7 +63,7 @@ def test_a_result_says_everything(runs: dict[str, Path]) -> None:
     assert result["invalid_items"] == result["duplicate_items"] == 0
     assert result["mean"]["ndcg@10"] == pytest.approx(np.mean([block["ndcg@10"] for block in result["blocks"]]))
     assert all(epoch["gradient_ratio"] > 0 for epoch in result["training"] if epoch["block"] > 0)
-    assert result["config"]["proximal"] == {"form": "decoupled", "strength": 3.0, "share": "auto", "lead": 0.5}
+    assert result["config"]["proximal"] == {"form": "decoupled", "strength": 3.0, "share": "auto", "lead": 0.3}
     assert result["peak_rss_bytes"] > 1e7
     targets = pl.read_parquet(runs["peso"] / "targets.parquet")
     own = targets.filter((pl.col("protocol") == "in_block") & (pl.col("block") == 1))

@@ -45,7 +45,7 @@ def run(
         float | None,
         typer.Option(
             help="How much of the rest of the way what recommends goes beyond that, 0 to 1; another one trains nothing "
-            "anew.  [default: 0.5]"
+            "anew.  [default: 0.3]"
         ),
     ] = None,
     catalogue: Annotated[str | None, typer.Option(help="Items that may be named: known or all.")] = None,

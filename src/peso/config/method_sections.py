@@ -36,7 +36,7 @@ class ProximalConfig(Section):
     more proximal step, on all that was trained at once (see `peso.training.averaging`). 1 is all of it, as in the
     paper; "auto" chooses it per block by the loss of the block's validation targets. Left out, it is "auto" for
     "decoupled" at a strength above 0, and 1 otherwise."""
-    lead: float = Field(0.5, ge=0, le=1)
+    lead: float = Field(0.3, ge=0, le=1)
     """How much of the rest of the way the version that recommends goes beyond the one that the next block starts from:
     lists want more of what a block has taught than its likelihood does. 0 makes both one; at a share of 1 they are."""
     metric: MetricName = "softmax"

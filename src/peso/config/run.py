@@ -94,3 +94,8 @@ class RunConfig(Section):
         section = SECTION_OF_METHOD.get(self.method)
         # A lead only moves what recommends, after training.
         return part | ({section: getattr(self, section).model_dump(mode="json", exclude={"lead"})} if section else {})
+
+    def run_part(self) -> dict[str, Any]:
+        """The part that decides the outcome of a run: all but the sections that other methods read."""
+        unread = set(SECTION_OF_METHOD.values()) - {SECTION_OF_METHOD.get(self.method)}
+        return self.model_dump(mode="json", exclude=unread)

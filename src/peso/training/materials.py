@@ -124,7 +124,7 @@ class Materials:
     @cached_property
     def run_id(self) -> str:
         """Names the run, such as `peso-seed0-1a2b3c4d`."""
-        digest = hash_of_json([self.data_fingerprint, self.config.model_dump(mode="json")])[:8]
+        digest = hash_of_json([self.data_fingerprint, self.config.run_part()])[:8]
         return f"{self.config.method}-seed{self.config.seed}-{digest}"
 
 

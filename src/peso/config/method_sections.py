@@ -38,7 +38,8 @@ class ProximalConfig(Section):
     "decoupled" at a strength above 0, and 1 otherwise."""
     lead: float = Field(0.3, ge=0, le=1)
     """How much of the rest of the way the version that recommends goes beyond the one that the next block starts from:
-    lists want more of what a block has taught than its likelihood does. 0 makes both one; at a share of 1 they are."""
+    likelihood is best near that one, and lists have higher means further on. 0 makes both one; at a share of 1 they
+    are."""
     metric: MetricName = "softmax"
     """What "decoupled" measures distance by: "softmax", the paper's, of A, B and token rows; "identity"; "fisher", the
     mean squared gradients of the block's training targets; "kronecker", second moments of inputs and output gradients

@@ -22,7 +22,7 @@ from peso.config.method_sections import (
     ReplayConfig,
 )
 from peso.config.presets import file_or_preset, preset_names
-from peso.config.run import SECTION_OF_METHOD, RunConfig
+from peso.config.run import SECTION_OF_METHOD, RunConfig, unread_sections
 from peso.config.sections import (
     AdapterConfig,
     AlignmentConfig,
@@ -56,6 +56,7 @@ __all__ = [
     "dump_config",
     "make_config",
     "preset_names",
+    "unread_sections",
 ]
 
 

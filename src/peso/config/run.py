@@ -38,6 +38,11 @@ SECTION_OF_METHOD: dict[MethodName, str] = {
 """The section that only some methods read."""
 
 
+def unread_sections(method: MethodName) -> set[str]:
+    """Those that only other methods read."""
+    return set(SECTION_OF_METHOD.values()) - {SECTION_OF_METHOD.get(method, "")}
+
+
 class RunConfig(Section):
     """Everything that decides the outcome of one run on a given data set."""
 
@@ -97,5 +102,4 @@ class RunConfig(Section):
 
     def run_part(self) -> dict[str, Any]:
         """The part that decides the outcome of a run: all but the sections that other methods read."""
-        unread = set(SECTION_OF_METHOD.values()) - {SECTION_OF_METHOD.get(self.method)}
-        return self.model_dump(mode="json", exclude=unread)
+        return self.model_dump(mode="json", exclude=unread_sections(self.method))

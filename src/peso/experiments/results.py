@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from peso.config import SECTION_OF_METHOD
+from peso.config import unread_sections
 from peso.data.storage import Kind, read_facts
 from peso.errors import WorkspaceError
 from peso.training.finished import RESULT
@@ -117,7 +117,7 @@ def group_variants(records: Sequence[RunRecord]) -> list[Variant]:
     settings: dict[tuple[str, str, str], dict[str, Any]] = {}
     for record in records:
         flat = {k: v for k, v in _flatten(record.result["config"]).items() if k not in MEASURES_NOT_COMPARED}
-        unread = set(SECTION_OF_METHOD.values()) - {SECTION_OF_METHOD.get(record.result["method"])}
+        unread = unread_sections(record.result["method"])
         flat = {k: v for k, v in flat.items() if k.split(".")[0] not in unread}
         shown = record.result["method"]
         if flat.pop("memory.use", False):

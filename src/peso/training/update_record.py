@@ -13,7 +13,7 @@ _KINDS: dict[str, Kind] = {
     "block": int,
     "train_seconds": float,
     "adapter_bytes": int,
-    "epochs": list,
+    "epochs": [{"selected": bool}],
     "movement": list,
     "strengths?": [{"strength": float, "selected": bool}],
     "rates?": [{"rate_factor": float, "selected": bool}],

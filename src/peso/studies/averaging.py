@@ -20,7 +20,7 @@ FORM: ProximalForm = "decoupled"
 FIXED_SHARE = 0.8
 RATE_FACTOR = 0.5
 ANCHOR, AVERAGING, ALL_WEIGHTS = "anchor", "averaging", "full"
-UP_TO_DATE = "all of the lead"
+UP_TO_DATE, NO_PULL = "all of the lead", "no pull"
 
 
 def plan_averaging(config: RunConfig, dataset: Dataset) -> Plan:
@@ -43,6 +43,7 @@ def plan_averaging(config: RunConfig, dataset: Dataset) -> Plan:
         held(f"{ANCHOR} + {AVERAGING}", share="auto"),
         held(OURS, share="auto", lead=config.proximal.lead),
         held(f"{OURS}, {UP_TO_DATE}", share="auto", lead=1.0),
+        held(f"{OURS}, {NO_PULL}", strength=0.0, share="auto", lead=config.proximal.lead),
         method_arm(ALL_WEIGHTS, full={"share": 1.0}),
         Arm(f"{ALL_WEIGHTS} + {AVERAGING}", method_arm(ALL_WEIGHTS, full={"share": "auto"}).overrides),
     ]
@@ -54,7 +55,7 @@ def plan_averaging(config: RunConfig, dataset: Dataset) -> Plan:
         f"{ANCHOR}: the pull between steps, versions go all the way to where training ends. {AVERAGING}: no pull, a "
         f"version goes a share of the way, chosen per block by the validation loss or {FIXED_SHARE:g}.",
         f"{OURS}: both, and what recommends goes {config.proximal.lead:g} of the rest of the way beyond what the next "
-        f"block starts from; {UP_TO_DATE}: it goes all of it.",
+        f"block starts from; {UP_TO_DATE}: it goes all of it; {NO_PULL}: at strength 0.",
         "A share is chosen on validation targets of the block that is trained on, from a grid of eight.",
     ]
     return Plan(arms, pairs, is_next_block_listed=True, notes=notes, references=[REFERENCE])

@@ -5,15 +5,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import PeftModel
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from peso.config import AdapterConfig
 from peso.data.dataset import Dataset
 from peso.data.examples import targets_of_block
+from peso.lm.adapters import attach_adapter
 from peso.lm.attention import Visibility
+from peso.lm.device import make_ready
 from peso.lm.likelihood import CodeLikelihood, hidden_states
+from peso.lm.quick_stack import is_written_out
 from peso.lm.rows import Rows, many_targets_per_row, one_target_per_row
-from peso.types import TemplateName
-from worlds import tiny_backbone, tiny_builder, tiny_codes, tiny_dataset
+from peso.lm.vocabulary import build_vocabulary
+from peso.types import Normaliser, TemplateName
+from worlds import LEVEL_SIZES, tiny_backbone, tiny_builder, tiny_codes, tiny_dataset
 
 
 def users(histories: list[list[int]]) -> Dataset:
@@ -25,50 +32,98 @@ def users(histories: list[list[int]]) -> Dataset:
     return Dataset(names, ids, [""] * 40, owners, items, np.zeros(len(items), dtype=np.int64), 1)
 
 
-def losses_and_gradient(dataset: Dataset, template: TemplateName, rows: Rows, line_tokens: int) -> tuple[Tensor, ...]:
+def trained_model() -> tuple[PeftModel, PreTrainedModel, PreTrainedTokenizerBase]:
+    """What an update trains: the backbone with its stack written out, and an adapter that does something."""
     model, tokenizer = tiny_backbone()
+    make_ready(model)
+    tokens = build_vocabulary(tokenizer, tiny_codes(), LEVEL_SIZES).all_token_ids
+    peft = attach_adapter(model, AdapterConfig(r=3, lora_alpha=6), tokens, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in peft.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return peft, model, tokenizer
+
+
+def losses_and_gradient(
+    dataset: Dataset, template: TemplateName, rows: Rows, line_tokens: int, normaliser: Normaliser
+) -> tuple[Tensor, Tensor]:
+    """Every target's loss, by its event, and the gradient of their mean in all that trains."""
+    peft, model, tokenizer = trained_model()
     builder, vocabulary = tiny_builder(tokenizer, dataset, tiny_codes(), template)
     batch = builder.batch(rows, line_tokens)
-    losses = CodeLikelihood(vocabulary, "level").negative_log_likelihood(model, batch)
+    losses = CodeLikelihood(vocabulary, normaliser).negative_log_likelihood(model, batch)
     losses.mean().backward()
-    gradients = [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
+    gradients = [parameter.grad.flatten() for parameter in peft.parameters() if parameter.grad is not None]
     return losses.detach()[np.argsort(batch.events)], torch.cat(gradients)
 
 
+def alone(rows: Rows) -> Rows:
+    """Every target of some rows in a row of its own, reading what it sees in the shared one."""
+    return Rows(rows.start.repeat(rows.num_targets), rows.targets, rows.targets + 1)
+
+
 histories = st.lists(st.lists(st.integers(0, 39), min_size=1, max_size=9), min_size=1, max_size=5)
+templates = st.sampled_from(["sid", "instruct"])
 
 
 @settings(max_examples=25, deadline=None)
-@given(histories, st.sampled_from(["sid", "instruct"]), st.integers(1, 5), st.sampled_from([0, 60, 200]))
+@given(
+    histories, templates, st.integers(1, 5), st.integers(1, 10), st.sampled_from([0, 60, 200]),
+    st.sampled_from(["level", "vocabulary"]),
+)  # fmt: skip
 def test_shared_passes_equal_one_example_per_target(
-    items: list[list[int]], template: TemplateName, targets_per_row: int, line_tokens: int
+    items: list[list[int]], template: TemplateName, targets_per_row: int, window: int, line_tokens: int,
+    normaliser: Normaliser,
+) -> None:  # fmt: skip
+    """Losses to 1e-5 of themselves, the gradient to 1e-5 of its largest entry."""
+    dataset = users(items)
+    targets = np.arange(len(dataset.event_item))
+    shared = many_targets_per_row(dataset, targets, window, targets_per_row)
+    ours, our_gradient = losses_and_gradient(dataset, template, shared, line_tokens, normaliser)
+    plain, plain_gradient = losses_and_gradient(dataset, template, alone(shared), 0, normaliser)
+    torch.testing.assert_close(ours, plain, atol=0, rtol=1e-5)
+    torch.testing.assert_close(our_gradient, plain_gradient, atol=1e-5 * float(plain_gradient.abs().max()), rtol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(histories, st.integers(1, 5), st.integers(1, 10))
+def test_a_shared_row_shows_a_target_its_window_or_a_little_more(
+    items: list[list[int]], targets_per_row: int, window: int
 ) -> None:
     dataset = users(items)
     targets = np.arange(len(dataset.event_item))
-    shared = many_targets_per_row(dataset, targets, 100, targets_per_row)
-    ours = losses_and_gradient(dataset, template, shared, line_tokens)
-    plain = losses_and_gradient(dataset, template, one_target_per_row(dataset, targets, 100), 0)
-    for mine, theirs in zip(ours, plain, strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+    shared = alone(many_targets_per_row(dataset, targets, window, targets_per_row))
+    exact = one_target_per_row(dataset, targets, window)
+    assert np.array_equal(shared.targets, exact.targets)
+    assert (shared.start <= exact.start).all() and (shared.start > exact.start - targets_per_row).all()
+    assert np.array_equal(dataset.event_user[shared.start], dataset.event_user[exact.start])
 
 
 @pytest.mark.parametrize("template", ["sid", "instruct"])
-def test_another_user_of_the_line_changes_no_bit(template: TemplateName) -> None:
-    model, tokenizer = tiny_backbone()
+@pytest.mark.parametrize("written_out", [False, True])
+def test_another_user_of_the_line_changes_no_bit(template: TemplateName, written_out: bool) -> None:
+    """Neither of the others' logits nor of their losses: on the library's own layers, and as they are trained."""
+    model: PreTrainedModel
+    model, tokenizer = trained_model()[1:] if written_out else tiny_backbone()
+    assert is_written_out(model, torch.tensor([[1, 2]])) == written_out
     lines = []
     for first in ([1, 2, 3, 4], [9, 8, 7, 30]):
         dataset = users([first, [5, 6, 7, 11, 13], [20, 21, 22, 23]])
-        builder, _ = tiny_builder(tokenizer, dataset, tiny_codes(), template)
+        builder, vocabulary = tiny_builder(tokenizer, dataset, tiny_codes(), template)
         rows = many_targets_per_row(dataset, np.arange(len(dataset.event_item)), 100, 20)
         batch = builder.batch(rows, line_tokens=1000)
         assert len(batch.input_ids) == 1
         with torch.no_grad():
-            states = hidden_states(model, batch)[0]
+            logits = model.get_output_embeddings()(hidden_states(model, batch)[0])
+            losses = CodeLikelihood(vocabulary, "level").negative_log_likelihood(model, batch)
         assert batch.visibility is not None
-        lines.append((states, batch.visibility.user[0]))
-    (before, owner), (after, _) = lines
+        lines.append((logits, losses[np.argsort(batch.events)], batch.visibility.user[0]))
+    (before, losses_before, owner), (after, losses_after, _) = lines
     assert torch.equal(before[owner != 0], after[owner != 0])
     assert not torch.equal(before[owner == 0], after[owner == 0])
+    assert torch.equal(losses_before[4:], losses_after[4:]) and not torch.equal(losses_before[:4], losses_after[:4])
 
 
 def test_every_row_is_in_one_line_and_fits() -> None:

@@ -127,7 +127,9 @@ def test_what_recommends_is_ahead_of_what_the_next_block_starts_from(workspace: 
         for name, values in recommends(kept, block).items():
             assert torch.equal(carried(ahead, block)[name], values)
         assert epochs(ahead, block)[0]["valid_loss"] == epochs(kept, block)[0]["valid_loss"]
-    first = read_json(ahead / "result.json", "result")["blocks"][0]
+    result = read_json(ahead / "result.json", "result")
+    assert result["carried_bytes"] == result["adapter_bytes"]
+    first = result["blocks"][0]
     assert (first["proximal_share"], first["served_share"]) == (0.5, 0.5 + lead / 2)
     assert first["log_likelihood"] != read_json(kept / "result.json", "result")["blocks"][0]["log_likelihood"]
     PeftModel.from_pretrained(
@@ -139,7 +141,8 @@ def test_what_recommends_is_ahead_of_what_the_next_block_starts_from(workspace: 
 def test_without_a_share_there_is_no_lead(workspace: Path) -> None:
     folder = run(workspace, **peso(1.0, lead=0.5))
     assert not list((folder / "adapters").rglob("carried"))
-    assert "served_share" not in read_json(folder / "result.json", "result")["blocks"][0]
+    result = read_json(folder / "result.json", "result")
+    assert "served_share" not in result["blocks"][0] and result["carried_bytes"] == 0
 
 
 @pytest.mark.parametrize("lead", [-0.1, 1.1, "far"])

@@ -1,5 +1,6 @@
 """The contract suite: every method of the registry on a small world."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,15 +31,19 @@ from peso.training.code_losses import mean_loss
 from peso.training.materials import Materials, load_materials
 from peso.training.stream import run_stream
 from peso.training.update import run_update
-from peso.types import MetricName
+from peso.types import MetricName, PastName, StartName
 from streams import QUICK, config, fill
 
 RANK, SCALE = 2, 2.0
 LAST = 2
+CUMULATIVE = list(product(("sum_lora", "sd_lora"), get_args(PastName), get_args(StartName)))
 METRICS = [metric for metric in get_args(MetricName) if metric != "softmax"]
 VARIANTS: dict[str, dict[str, Any]] = {method: {"method": method} for method in METHODS} | {
-    "sum_lora latest fresh": {"method": "sum_lora", "cumulative": {"past": "latest", "start": "fresh"}},
-    "sd_lora latest": {"method": "sd_lora", "cumulative": {"past": "latest"}},
+    **{
+        f"{method} {past} {start}": {"method": method, "cumulative": {"past": past, "start": start}}
+        for method, past, start in CUMULATIVE
+        if (past, start) != ("all", "inherit")  # the default, which the method's own name stands for
+    },
     "peso most of the way": {"method": "peso", "proximal": {"share": 0.9}},
     "peso per rank": {"method": "peso", "proximal": {"form": "per_rank"}},
     **{f"peso {metric}": {"method": "peso", "proximal": {"metric": metric}} for metric in METRICS},
@@ -46,7 +51,7 @@ VARIANTS: dict[str, dict[str, Any]] = {method: {"method": method} for method in 
     "full": {"method": "full", "full": {"learning_rate": 1e-3}},
     "full, averaged": {"method": "full", "full": {"learning_rate": 1e-3, "share": "auto"}},
 }
-RANKS = {"sum_lora": 3 * RANK, "sum_lora latest fresh": 2 * RANK, "sd_lora": 3 * RANK, "sd_lora latest": 2 * RANK}
+RANKS = {name: (2 if "latest" in name else 3) * RANK for name in VARIANTS if name.startswith(("sum_lora", "sd_lora"))}
 RANKS |= {"inf_lora": 3 * RANK, "lsat": 2 * RANK}
 
 
@@ -144,6 +149,23 @@ def test_storage_is_as_documented(workspace: Path, variant: str) -> None:
         torch.testing.assert_close(ours(input_ids=tokens).logits, model(input_ids=tokens).logits, rtol=1e-4, atol=1e-5)
 
 
+def version_bytes(run: Path) -> list[int]:
+    """Of each block: the version that recommends and, where it is another, what the next block starts from."""
+    versions = sorted((run / "adapters").glob("block_*"))
+    return [sum(file.stat().st_size for file in version.rglob("*.safetensors")) for version in versions]
+
+
+def test_what_a_run_keeps_does_not_grow_with_blocks(workspace: Path) -> None:
+    """PESO's versions are as large as a single LoRA's, and two of them are enough to go on; a past adapter adds one."""
+    sizes = {name: version_bytes(run_of(workspace, name)) for name in ("single", "peso", "sum_lora", "full")}
+    assert len(set(sizes["single"])) == 1
+    assert sizes["peso"][0] == sizes["single"][0], "where nothing was carried on, the version is all there is"
+    assert set(sizes["peso"]) <= {sizes["single"][0], 2 * sizes["single"][0]}
+    plain, of_two, of_three = sizes["sum_lora"]
+    assert of_three - of_two == pytest.approx(of_two - plain, rel=0.01) and of_two > plain
+    assert sizes["full"][1] == sizes["full"][2] > plain
+
+
 def view_of(workspace: Path, variant: str, block: int) -> tuple[PeftModel, RunView, Path]:
     materials, base = base_of(workspace, variant)
     folder = run_of(workspace, variant) / "adapters"
@@ -161,7 +183,7 @@ def are_equal(ours: LowRank, theirs: LowRank) -> bool:
     return all(torch.equal(ours.a[k], theirs.a[k]) and torch.equal(ours.b[k], theirs.b[k]) for k in ours.a)
 
 
-@pytest.mark.parametrize("variant_name", ["sum_lora", "sum_lora latest fresh", "sd_lora", "sd_lora latest"])
+@pytest.mark.parametrize("variant_name", [name for name in RANKS if name.startswith(("sum_lora", "sd_lora"))])
 def test_cumulative_starts_by_definition(workspace: Path, variant_name: str) -> None:
     leg, _view, folder = leg_of(workspace, variant_name, LAST)
     before = stored_update(folder / "block_1", RANK)
@@ -243,15 +265,27 @@ def test_inf_lora_designs_a_outside_the_past(workspace: Path) -> None:
     assert all(torch.equal(trained.a[name], a) for name, a in leg.current.a.items())
 
 
-def test_lsat_is_the_mean_of_its_legs(workspace: Path, tmp_path: Path) -> None:
+def test_lsat_is_the_mean_of_its_legs(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _model, view, folder = view_of(workspace, "lsat", 1)
-    long_term, short_term = build_method(config(**QUICK | VARIANTS["lsat"])).legs(view)
+    method = build_method(config(**QUICK | VARIANTS["lsat"]))
+    long_term, short_term = method.legs(view)
     assert len(long_term.targets) > len(short_term.targets)
     assert set(short_term.targets) < set(long_term.targets)
-    retrained = stored_update(run_of(workspace, "retrain") / "adapters" / "block_1", RANK)
+    ends: list[LowRank] = []
+
+    def noting(model: PeftModel) -> LowRank:
+        ends.append(read_low_rank(model))
+        return ends[-1]
+
+    monkeypatch.setattr("peso.training.update.read_low_rank", noting)
+    materials, base = base_of(workspace, "lsat")
+    run_update(materials, base, method, folder, 1, tmp_path / "checkpoint.safetensors")
+    assert len(ends) == 2
     stored = stored_update(folder / "block_1", 2 * RANK)
-    assert retrained.a.keys() == stored.a.keys()
-    assert all(b[:, :RANK].abs().max() > 0 for b in stored.b.values())
+    for name in stored.a:
+        wanted = sum(end.b[name] @ end.a[name] for end in ends) / 2
+        torch.testing.assert_close(stored.b[name] @ stored.a[name], wanted)
+        assert all(float(end.b[name].abs().max()) > 0 for end in ends)
 
 
 @pytest.mark.parametrize("metric", METRICS)

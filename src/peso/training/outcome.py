@@ -8,11 +8,13 @@ from typing import Any
 
 import polars as pl
 import torch
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from transformers import AutoConfig
 
 from peso.data.storage import Kind, read_facts
 from peso.evaluation.summary import mean_over_blocks, summarise
 from peso.files import atomic_path, write_json
+from peso.lm.adapters import carried_of
 from peso.lm.kernels import PACKAGES, kernels_for
 from peso.training.base import BACKBONE, Base
 from peso.training.finished import RESULT
@@ -51,6 +53,12 @@ def write_measurements(folder: Path, measurements: list[Measurement]) -> None:
             "seconds": {measurement.protocol: measurement.seconds for measurement in measurements},
         },
     )
+
+
+def _carried_bytes(version: Path) -> int:
+    """Size of the weights file of what the next block starts from; 0 where that is the version itself."""
+    carried = carried_of(version)
+    return (carried / SAFETENSORS_WEIGHTS_NAME).stat().st_size if carried != version else 0
 
 
 def _read_counts(folder: Path) -> dict[str, Any]:
@@ -95,6 +103,7 @@ def write_outcome(materials: Materials, base: Base, folder: Path, peak_rss_bytes
         | ({"carried_from": base.carried_from} if base.carried_from else {}),
         "shuffled_share": materials.shuffled_share,
         "adapter_bytes": updates[-1].adapter_bytes,
+        "carried_bytes": _carried_bytes(folder / "adapters" / f"block_{blocks[-1]}"),
         "peak_rss_bytes": peak_rss_bytes,
         "config": config.model_dump(mode="json"),
         "versions": versions(),

@@ -29,7 +29,7 @@ class Update:
     Attributes:
         block: the block trained on.
         train_seconds: training time; 0 for a method that does not update.
-        adapter_bytes: size of the adapter's weights file; what the next block starts from is as large.
+        adapter_bytes: size of the weights file of the adapter that recommends.
         epochs: one row per epoch, with `selected`.
         movement: per group the distance travelled and the length of the anchor.
         strengths: one row per strength that was tried for the anchor, where it was chosen by the block.

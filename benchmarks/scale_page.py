@@ -12,7 +12,7 @@ from typing import Any
 from peso.config import RunConfig
 from peso.files import write_text
 from peso.memory.weights import usual_weights
-from peso.training.search import RATE, passes_over_block
+from peso.training.search import passes_over_block
 
 RESULTS, PAGE = Path("docs/results"), Path("docs/scale.md")
 START, END = "<!-- computed -->\n", "<!-- end of what is computed -->\n"
@@ -101,7 +101,7 @@ def core_hours(size: Size, rates: Rates) -> dict[str, tuple[str, float]]:
     """Of every job, the arithmetic in words and the hours of one core."""
     config = RunConfig()
     base_epochs = config.backbone.epochs + config.training.base_epochs
-    passes = passes_over_block(RATE, len(config.training.rate_factors), config.training.epochs)
+    passes = passes_over_block(len(config.training.rate_factors), 0, config.training.epochs)
     events, targets = size.users * EVENTS_PER_USER, size.users * TARGETS_PER_USER
     base = events * BASE_SHARE
     return {

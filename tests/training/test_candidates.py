@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from peso.errors import ConfigError
 from peso.files import read_json
-from peso.training.search import RATE, STRENGTH, Setting, passes_over_block
+from peso.training.search import passes_over_block
 from peso.training.stream import run_stream
 from peso.training.trainer import train_stage
 from streams import SMALL, config, fill
@@ -21,6 +21,7 @@ AUTO: dict[str, Any] = {
 }
 CANDIDATES = [0.0, 1.0, 3.0, 9.0, 30.0]
 FACTORS = [0.5, 0.25, 4.0]
+BOTH: dict[str, Any] = AUTO | {"training": AUTO["training"] | {"rate_factors": FACTORS}}
 RATES: dict[str, Any] = AUTO | {"proximal": {}, "training": AUTO["training"] | {"rate_factors": FACTORS}}
 
 
@@ -37,6 +38,10 @@ def chosen(workspace: Path) -> Path:
 def trials_of(folder: Path, block: int) -> dict[float, dict[str, Any]]:
     result = read_json(folder / "result.json", "result")
     return {trial["strength"]: trial for trial in result["strengths"] if trial["block"] == block}
+
+
+def of_block(trials: list[dict[str, Any]], block: int) -> list[dict[str, Any]]:
+    return [trial for trial in trials if trial["block"] == block]
 
 
 def least_loss(folder: Path, block: int) -> float:
@@ -73,6 +78,32 @@ def test_the_block_is_what_the_kept_strength_gives_alone(workspace: Path, chosen
     ours, theirs = adapter_of(chosen, 1), adapter_of(alone, 1)
     assert ours.keys() == theirs.keys()
     assert all((ours[name] == theirs[name]).all() for name in ours)
+
+
+@pytest.fixture(scope="module")
+def both(workspace: Path) -> Path:
+    return run_stream(workspace, config(**BOTH))
+
+
+def test_a_strength_is_chosen_at_rates_that_single_would_choose_or_better(workspace: Path, both: Path) -> None:
+    single = run_stream(workspace, config(**BOTH | {"method": "single", "proximal": {}}))
+    result = read_json(both / "result.json", "result")
+    free = {trial["rate_factor"]: trial for trial in of_block(result["rates"], 1) if trial["strength"] == 0}
+    rates_of_single = of_block(read_json(single / "result.json", "result")["rates"], 1)
+    assert {one["rate_factor"]: one["valid_loss"] for one in rates_of_single} == {
+        factor: trial["valid_loss"] for factor, trial in free.items()
+    }
+    assert least_loss(both, 1) <= least_loss(single, 1)
+    for block in (1, 2):
+        rates, strengths = of_block(result["rates"], block), of_block(result["strengths"], block)
+        (rate,) = (trial for trial in rates if trial["selected"])
+        (strength,) = (trial for trial in strengths if trial["selected"])
+        assert rate["strength"] == strength["strength"]
+        assert rate["valid_loss"] == least_loss(both, block) <= strength["valid_loss"]
+        start = min((one for one in rates if one["strength"] == 0), key=lambda one: one["valid_loss"])
+        assert {trial["rate_factor"] for trial in strengths} == {start["rate_factor"]}
+        trained = {(one["strength"], one["rate_factor"]): one["seconds"] for one in [*strengths, *rates]}
+        assert result["blocks"][block - 1]["train_seconds"] == pytest.approx(sum(trained.values()))
 
 
 @pytest.fixture(scope="module")
@@ -124,20 +155,21 @@ def test_rates_of_all_weights_are_chosen_as_well(workspace: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "num_candidates", "passes"), [(RATE, 5, 18), (RATE, 2, 12), (RATE, 1, 6), (STRENGTH, 5, 18)]
+    ("num_rates", "num_strengths", "passes"), [(5, 0, 18), (2, 0, 12), (1, 0, 6), (1, 5, 18), (5, 5, 18 + 2 * 12)]
 )
-def test_passes_by_hand(setting: Setting, num_candidates: int, passes: int) -> None:
-    # A start and both neighbours; 5 + 4 + 3 + 2 + 2 + 2, strength 0 beside the best one, less what ends early.
-    assert passes_over_block(setting, num_candidates, 6) == passes
+def test_passes_by_hand(num_rates: int, num_strengths: int, passes: int) -> None:
+    # A start and both neighbours; 5 + 4 + 3 + 2 + 2 + 2, strength 0 beside the best one; both, and neighbours again.
+    assert passes_over_block(num_rates, num_strengths, 6) == passes
 
 
 @pytest.mark.parametrize("calls_before", [3, 7])
-@pytest.mark.parametrize("searched", ["strengths", "rates"])
+@pytest.mark.parametrize("searched", ["strengths", "rates", "both"])
 def test_an_interrupted_search_ends_alike(
-    tmp_path: Path, chosen: Path, paced: Path, monkeypatch: pytest.MonkeyPatch, calls_before: int, searched: str
-) -> None:
+    tmp_path: Path, chosen: Path, paced: Path, both: Path, monkeypatch: pytest.MonkeyPatch, calls_before: int,
+    searched: str,
+) -> None:  # fmt: skip
     workspace, calls = fill(tmp_path), iter(range(calls_before))
-    whole, overrides = (chosen, AUTO) if searched == "strengths" else (paced, RATES)
+    whole, overrides = {"strengths": (chosen, AUTO), "rates": (paced, RATES), "both": (both, BOTH)}[searched]
 
     def dying(*arguments: Any, **named: Any) -> Any:
         if next(calls, None) is None:

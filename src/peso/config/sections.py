@@ -112,8 +112,7 @@ class TrainingConfig(Section):
     rate_factors: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.25, 0.0625, 0.125, 0.5, 1.0, 2.0), min_length=1)
     """What the learning rates of later blocks may be multiplied by. Whole trainings are compared by validation loss: of
     the first factor and of its neighbours, and from a better one on (see `peso.training.search`). A block without
-    validation targets takes the first. (1.0,) takes the rates as they are; where `proximal.strength` is "auto", the
-    strength is chosen instead, and the rates are taken as they are."""
+    validation targets takes the first. (1.0,) takes the rates as they are."""
     weight_decay: float = Field(0.3, ge=0)
     """AdamW weight decay (decoupled) on later blocks."""
     warmup_fraction: float = Field(0.01, ge=0, lt=1)

@@ -22,7 +22,7 @@ from peso.training.materials import Materials, build_reader
 from peso.training.pace import Pace, whole_pace
 from peso.training.probing import FLOAT_BYTES, Cost, PlannedStage, Probed, whole_cost
 from peso.training.processes import check_processes
-from peso.training.search import RATE, STRENGTH, passes_over_block
+from peso.training.search import passes_over_block
 from peso.types import Precision
 
 GIB = 2**30
@@ -201,10 +201,8 @@ def _blocks(
     shallow, epochs = probed[0].shallow, materials.config.training.epochs
     builder = build_reader(materials, shallow.build(1), shallow.tokenizer).builder
     method = build_method(materials.config)
-    if num_strengths := len(method.candidates()):
-        epochs_of_update = passes_over_block(STRENGTH, num_strengths, epochs)
-    else:
-        epochs_of_update = passes_over_block(RATE, len(materials.config.training.rate_factors), epochs)
+    num_rates, num_strengths = len(materials.config.training.rate_factors), len(method.candidates())
+    epochs_of_update = passes_over_block(num_rates, num_strengths, epochs)
     searched = SEARCH_LOSSES if method.share == "auto" else 0
     of_base = [(pace, one.stage.epochs) for pace, one in zip(paces[:-1], probed[:-1], strict=True)]
     blocks = []

@@ -3,65 +3,112 @@
 Rates, `training.rate_factors`, are walked: a low rate is behind after an epoch or two whether or not it ends best, so
 what is compared are whole trainings, of the first factor and of its neighbours, and from a better neighbour the walk
 goes on. Strengths of an anchor, `proximal.strength = "auto"`, are raced: all train side by side at the same rate, and
-after each epoch the worse ones are dropped.
+after each epoch the worse ones are dropped. That rate is the one which training without an anchor has walked to, and
+as a held adapter may bear another, the walk goes on from there at the strength that won. No training is done twice.
 """
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from peso.training.candidates import Candidates, Trial
+from peso.training.candidates import Candidates
 from peso.training.epochs import EpochRecord
 from peso.training.materials import Reader
 from peso.training.stage import Stage
+from peso.training.trainer import train_stage
 
-Setting = Literal["rate_factor", "strength"]
-RATE: Setting = "rate_factor"
-"""Of the learning rates."""
-STRENGTH: Setting = "strength"
-"""Of the anchor."""
-_NEVER_DROPPED = 0.0
-"""Strength 0 is what the method "single" would have reached from the same state: what is kept is never worse."""
+RATE, STRENGTH = "rate_factor", "strength"
+"""What candidates are values of."""
+NO_ANCHOR = 0.0
+"""The strength of the method "single": what is kept is never worse on validation than it would be from there."""
 _DROPPED_PER_EPOCH = 2
 
 
-def passes_over_block(setting: Setting, num_candidates: int, epochs: int) -> int:
+@dataclass(frozen=True)
+class Found:
+    """What a search left in the model, and what it took.
+
+    Attributes:
+        epochs: of the candidate that was kept.
+        kept: which of them was, 1-based.
+        rates: a row per factor that was tried for the learning rates.
+        strengths: a row per strength that was tried for the anchor.
+        seconds: training time of all candidates.
+    """
+
+    epochs: list[EpochRecord]
+    kept: int
+    rates: list[dict[str, Any]]
+    strengths: list[dict[str, Any]]
+    seconds: float
+
+
+def passes_over_block(num_rates: int, num_strengths: int, epochs: int) -> int:
     """Epochs of all candidates together; where there is no choice, those of the one.
 
     Of a race the most there can be; of a walk those of its start and both neighbours (it takes more where it goes on,
     fewer where a neighbour falls behind).
     """
-    if num_candidates <= 1:
-        return epochs
-    if setting == RATE:
-        return min(num_candidates, 3) * epochs
-    alive = [num_candidates]
+    of_neighbours = min(num_rates - 1, 2) * epochs
+    if num_strengths <= 1:
+        return epochs + of_neighbours
+    alive = [num_strengths]
     while len(alive) < epochs:
         alive.append(min(alive[-1], 1 + max(1, alive[-1] - _DROPPED_PER_EPOCH)))
-    return sum(alive)
+    return sum(alive) + 2 * of_neighbours
 
 
-def train_with_best(
-    reader: Reader, stages: Mapping[float, Stage], checkpoint: Path, setting: Setting
-) -> tuple[list[EpochRecord], int, list[Trial]]:
-    """Trains a block with several values of a setting, and leaves the best one's parameters in the model.
+def search_rates(reader: Reader, stages: Mapping[float, Stage], checkpoint: Path) -> Found:
+    """Trains a block at one or several learning rates, and leaves the best one's parameters in the model.
 
     Args:
         reader: model and loss.
-        stages: the stage of each candidate, as of `Candidates`; a walk starts at the first.
+        stages: by factor of the rates, as of `Candidates`; the walk starts at the first.
         checkpoint: as of `Candidates`.
-        setting: what the candidates are values of.
-
-    Returns:
-        The winner's epochs, which of them was kept (1-based), and the record of every candidate that was trained.
     """
-    candidates = Candidates(reader, stages, checkpoint, setting)
-    if setting == RATE:
-        walk(candidates)
-    else:
-        race(candidates)
-    return candidates.end()
+    if len(stages) == 1:
+        (stage,) = stages.values()
+        epochs, kept = train_stage(reader.model, reader.likelihood, stage, checkpoint)
+        return Found(epochs, kept, [], [], sum(epoch.seconds for epoch in epochs))
+    candidates = Candidates(reader, stages, checkpoint, RATE, {})
+    walk(candidates)
+    return Found(*candidates.end(), candidates.records(), [], sum(candidates.seconds().values()))
+
+
+def search_strengths(reader: Reader, stages: Mapping[float, Mapping[float, Stage]], checkpoint: Path) -> Found:
+    """The same with several strengths of an anchor at several learning rates.
+
+    Args:
+        reader: model and loss.
+        stages: by strength, 0 among them, and by factor of the rates; each walk but the first starts where the one
+            before ended.
+        checkpoint: as of `Candidates`.
+    """
+    free = _walked(reader, stages[NO_ANCHOR], checkpoint, NO_ANCHOR)
+    factor = free.best().value
+    free.restart()
+    strengths = Candidates(
+        reader, {one: at[factor] for one, at in stages.items()}, checkpoint, STRENGTH, {RATE: factor}
+    )
+    race(strengths)
+    won = strengths.best().value
+    last = free
+    if won != NO_ANCHOR:
+        strengths.restart()
+        last = _walked(reader, {factor: stages[won][factor], **stages[won]}, checkpoint, won)
+    rates = last.records() if last is free else free.records(is_best_selected=False) + last.records()
+    if len(stages[won]) == 1:
+        rates = []
+    seconds = free.seconds() | strengths.seconds() | last.seconds()
+    return Found(*last.end(), rates, strengths.records(), sum(seconds.values()))
+
+
+def _walked(reader: Reader, stages: Mapping[float, Stage], checkpoint: Path, strength: float) -> Candidates:
+    candidates = Candidates(reader, stages, checkpoint, RATE, {STRENGTH: strength})
+    walk(candidates)
+    return candidates
 
 
 def walk(candidates: Candidates) -> None:
@@ -99,5 +146,5 @@ def race(candidates: Candidates) -> None:
         epochs = epochs + 1 if len(alive) > 1 else candidates.num_epochs  # nobody is left to compare with
         trials = [candidates.train(value, epochs) for value in alive]
         ranked = sorted(trials, key=lambda trial: (trial.valid_loss, trial.value))
-        kept = {trial.value for trial in ranked[: max(1, len(alive) - _DROPPED_PER_EPOCH)]} | {_NEVER_DROPPED}
+        kept = {trial.value for trial in ranked[: max(1, len(alive) - _DROPPED_PER_EPOCH)]} | {NO_ANCHOR}
         alive = [value for value in alive if value in kept]

@@ -8,6 +8,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from peso.config import TrainingConfig
+from peso.files import hash_of_json
 from peso.lm.batching import batches_of_similar_length
 from peso.lm.parameters import FlatParameters
 from peso.lm.rows import Rows
@@ -74,8 +75,9 @@ class Stage:
     rate_keys: Mapping[str, str] = field(default_factory=dict)
 
     def at_rates(self, factor: float) -> "Stage":
-        """The stage at learning rates so many times as high."""
-        return replace(self, learning_rates={part: factor * rate for part, rate in self.learning_rates.items()})
+        """The stage at learning rates so many times as high, with a key of its own."""
+        rates = {part: factor * rate for part, rate in self.learning_rates.items()}
+        return replace(self, key=hash_of_json([self.key, factor]), learning_rates=rates)
 
     def refuse_divergence(self, value: float, what: str, epoch: int, step: str = "") -> None:
         """See `peso.training.epochs.refuse_divergence`."""

@@ -46,11 +46,9 @@ from peso.training.base import (
     validation_rows,
 )
 from peso.training.block_view import RunView
-from peso.training.candidates import Trial
 from peso.training.materials import Materials, Reader
-from peso.training.search import RATE, STRENGTH, Setting, train_with_best
+from peso.training.search import NO_ANCHOR, Found, search_rates, search_strengths
 from peso.training.stage import AddPenalty, Stage, tokens_of_a_pass
-from peso.training.trainer import train_stage
 from peso.training.update_record import Update, record_update
 
 
@@ -77,6 +75,7 @@ class _Log:
     movement: list[dict[str, Any]] = field(default_factory=list)
     strengths: list[dict[str, Any]] = field(default_factory=list)
     rates: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
     served_share: float = 1.0
     go_ahead: Callable[[], None] | None = None
 
@@ -85,6 +84,7 @@ class _Log:
         self.movement += leg.movement
         self.strengths += leg.strengths
         self.rates += leg.rates
+        self.seconds += leg.seconds
         self.served_share, self.go_ahead = leg.served_share, leg.go_ahead
 
 
@@ -180,8 +180,7 @@ def run_update(
         return Trained(load_state(materials, base, _before(adapters, block))[0], Update(block, 0.0, 0, [], []))
     train = _train_backbone if method.trains == "all_weights" else _train_adapter
     model, log = train(materials, base, method, adapters, block, checkpoint)
-    seconds = sum(entry["seconds"] for entry in log.strengths or log.rates or log.epochs)
-    update = Update(block, seconds, 0, log.epochs, log.movement, log.strengths, log.rates, log.served_share)
+    update = Update(block, log.seconds, 0, log.epochs, log.movement, log.strengths, log.rates, log.served_share)
     return Trained(model, update, log.go_ahead)
 
 
@@ -205,7 +204,8 @@ def _train_backbone(
     view = RunView(materials, reader, None, adapters, block)
     targets = method.examples(materials.dataset, block, materials.config.seed)
     stage = update_stage(materials, reader, parts, method, view, targets, f"block_{block}")
-    log = _trained(reader, RATE, _at_every_rate(stage), checkpoint)
+    at_rates = _at_every_rate(stage)
+    log = _trained(at_rates, partial(search_rates, reader, at_rates, checkpoint))
     own_memory(whole)
     return whole, log
 
@@ -230,11 +230,13 @@ def _train_adapter(
         name = f"block_{block}" if len(legs) == 1 else f"block_{block}_leg_{number}"
         candidates = method.candidates() if len(targets_of_block(materials.dataset, block, "valid")) else {}
         stage_of = partial(update_stage, materials, reader, parts, view=view, targets=leg.targets, name=name)
-        setting, stages = STRENGTH, {strength: stage_of(variant) for strength, variant in candidates.items()}
-        if not stages:
-            setting, stages = RATE, _at_every_rate(stage_of(method))
+        stages = {one: _at_every_rate(_with_key(stage_of(held), one)) for one, held in candidates.items()}
         of_leg = checkpoint if len(legs) == 1 else checkpoint.with_stem(f"{checkpoint.stem}_leg_{number}")
-        log.extend(_trained(reader, setting, stages, of_leg))
+        if stages:
+            log.extend(_trained(stages[NO_ANCHOR], partial(search_strengths, reader, stages, of_leg)))
+        else:
+            at_rates = _at_every_rate(stage_of(method))
+            log.extend(_trained(at_rates, partial(search_rates, reader, at_rates, of_leg)))
         view.close()
         learned.append(read_low_rank(model))
         rows.append(read_token_rows(model))
@@ -252,20 +254,19 @@ def _at_every_rate(stage: Stage) -> dict[float, Stage]:
     return {factor: stage.at_rates(factor) for factor in (factors if len(stage.valid_rows) else factors[:1])}
 
 
-def _trained(reader: Reader, setting: Setting, stages: Mapping[float, Stage], checkpoint: Path) -> _Log:
-    """Trains the one stage, or that of the best value of a setting."""
+def _with_key(stage: Stage, strength: float) -> Stage:
+    return replace(stage, key=hash_of_json([stage.key, "strength", strength]))
+
+
+def _trained(stages: Mapping[float, Stage], search: Callable[[], Found]) -> _Log:
+    """Leaves in the model what a search among stages over the same parts finds."""
     stage = next(iter(stages.values()))
     anchors = {name: part.snapshot() for name, part in stage.parts.items()}
-    trials: list[Trial] = []
-    if len(stages) == 1:
-        records, selected = train_stage(reader.model, reader.likelihood, stage, checkpoint)
-    else:
-        records, selected, trials = train_with_best(reader, stages, checkpoint, setting)
-    epochs = [asdict(record) | {"selected": record.epoch == selected} for record in records]
+    found = search()
+    epochs = [asdict(record) | {"selected": record.epoch == found.kept} for record in found.epochs]
     movement = [entry for name, part in stage.parts.items() for entry in _movement(stage.block, part, anchors[name])]
-    tried = [trial.record(setting) for trial in trials]
-    log = _Log(epochs, movement, tried if setting == STRENGTH else [], tried if setting == RATE else [])
-    share = records[selected - 1].share
+    log = _Log(epochs, movement, found.strengths, found.rates, found.seconds)
+    share = found.epochs[found.kept - 1].share
     log.served_share = served_share(share, stage.lead)
     if log.served_share != share:
         log.go_ahead = partial(go_ahead, stage.parts, anchors, share, stage.lead)

@@ -11,7 +11,7 @@ from peso.files import read_json
 from peso.lm.low_rank import LowRank
 from peso.studies.activity import STRENGTHS, _rounding, measure_activity
 from peso.studies.activity_page import write_activity
-from streams import config, fill
+from streams import SMALL, config, fill
 
 NUM_MODULES = 7
 
@@ -28,7 +28,7 @@ def test_stronger_anchors_do_more_and_forms_differ_as_their_formulas_do(workspac
     assert [(one.form, one.strength) for one in activities] == [
         (form, strength) for form, strengths in STRENGTHS.items() for strength in strengths
     ]
-    assert {(one.hidden_size, one.rank) for one in activities} == {(16, 2)}
+    assert {(one.hidden_size, one.rank, one.rate_factor) for one in activities} == {(16, 2, 1.0)}
     by_form = {form: [one for one in activities if one.form == form] for form in STRENGTHS}
     for form, points in by_form.items():
         assert all(0 < one.gradient_ratio for one in points), form
@@ -50,6 +50,16 @@ def test_stronger_anchors_do_more_and_forms_differ_as_their_formulas_do(workspac
     text = page.read_text()
     assert text.count("| decoupled |") == 3 and "bfloat16" in text
     assert (tmp_path / "proximal.svg").read_text().startswith("<svg")
+
+
+def test_every_anchor_is_tried_at_the_rate_that_training_without_one_chose(workspace: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rates.toml"
+    rates = {"epochs": 1, "rate_factors": [0.01, 1.0]}
+    file.write_text(dump_config(config(training=SMALL["training"] | rates)))
+    activities, _, _ = measure_activity(workspace, file, [(16, 2)])
+    assert {one.rate_factor for one in activities} == {1.0}
+    weakest = activities[0]
+    assert weakest.form == "paper" and 0.8 < weakest.distance_ratio < 1
 
 
 def test_rounding_is_told_from_the_exact_divergence() -> None:

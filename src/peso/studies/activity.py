@@ -1,7 +1,8 @@
 """What an anchor does to one update: is it felt beside the loss, and does the adapter end elsewhere than without it?
 
-From v_0 the first update is trained without an anchor, and again under every form at some strengths; order and dropout
-are the same, so that without an anchor the same adapter comes out. Three numbers tell what an anchor did: its share of
+From v_0 the first update is trained without an anchor, and again under every form at some strengths; order, dropout and
+learning rates, those that training without an anchor chooses, are the same, so that without an anchor the same adapter
+comes out. Three numbers tell what an anchor did: its share of
 a step's gradient (of a pull: of the step's move), the length of A's and B's way beside the way without it, and how far
 apart the two ends are, in that way's length.
 
@@ -10,7 +11,7 @@ Source: ours; what is measured is Eq. 12 of PESO and its other forms (`peso.meth
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Activity:
         rank: r.
         form: of the anchor.
         strength: lambda.
+        rate_factor: of the learning rates, that of training without an anchor.
         gradient_ratio: see `peso.training.epochs.EpochRecord`; mean over epochs.
         distance_ratio: |A, B after - before| over the same without an anchor.
         difference_ratio: |A, B after - A, B after without an anchor| over the distance travelled without it.
@@ -61,6 +63,7 @@ class Activity:
     rank: int
     form: ProximalForm
     strength: float
+    rate_factor: float
     gradient_ratio: float
     distance_ratio: float
     difference_ratio: float
@@ -125,15 +128,19 @@ def measure_activity(
         base = prepare_base(materials, workspace / "bases")
         before = read_low_rank(load_base(materials, base)[0])
         free, without = _first_update(materials, base, Single())
+        factor = next(
+            (trial["rate_factor"] for trial in without.rates if trial["selected"]), config.training.rate_factors[0]
+        )
+        at_rate = replace(materials, config=_with_rate(config, factor))
         for form, strengths in STRENGTHS.items():
             for strength in strengths:
                 anchor = ProximalConfig(form=form, strength=strength, share=1.0)
-                held, update = _first_update(materials, base, Peso(anchor))
+                held, update = _first_update(at_rate, base, Peso(anchor))
                 ratios = [epoch["gradient_ratio"] for epoch in update.epochs]
                 way = _distance(free, before)
                 activities.append(
                     Activity(
-                        hidden_size, rank, form, strength,
+                        hidden_size, rank, form, strength, factor,
                         gradient_ratio=sum(ratios) / len(ratios),
                         distance_ratio=_distance(held, before) / way,
                         difference_ratio=_distance(held, free) / way,
@@ -145,6 +152,11 @@ def measure_activity(
             for dtype in (torch.bfloat16, torch.float32)
         ]
     return activities, roundings, fingerprint
+
+
+def _with_rate(config: RunConfig, factor: float) -> RunConfig:
+    training = config.training.model_copy(update={"rate_factors": (factor,)})
+    return config.model_copy(update={"training": training})
 
 
 def _first_update(materials: Materials, base: Base, method: ContinualMethod) -> tuple[LowRank, Update]:

@@ -14,7 +14,7 @@ _INTRODUCTION = """One update, block 1 from v_0, without an anchor and under eve
 anchor's gradient over the cross-entropy's on A and B (`decoupled`: the pull's move over the optimizer's, token rows
 included). *distance*: how far A and B travelled, over how far they travel without an anchor. *difference*: how far they
 end from where they end without it, over the same. An anchor that does nothing has a distance of 1 and a difference of
-0."""
+0. *rate*: what all learning rates of a size were multiplied by, chosen by training without an anchor."""
 
 
 def write_activity(
@@ -33,10 +33,20 @@ def write_activity(
     """
     write_text(folder / f"{NAME}.svg", _picture(activities))
     write_json(folder / f"{NAME}.json", facts | {"activities": as_rows(activities), "roundings": as_rows(roundings)})
-    columns = ["width", "rank", "form", "strength", "gradient ratio", "distance", "difference", "validation loss"]
+    columns = [
+        "width",
+        "rank",
+        "rate",
+        "form",
+        "strength",
+        "gradient ratio",
+        "distance",
+        "difference",
+        "validation loss",
+    ]
     rows = [
-        [str(one.hidden_size), str(one.rank), one.form, f"{one.strength:g}", f"{one.gradient_ratio:.2g}",
-         f"{one.distance_ratio:.3f}", f"{one.difference_ratio:.3f}",
+        [str(one.hidden_size), str(one.rank), f"{one.rate_factor:g}", one.form, f"{one.strength:g}",
+         f"{one.gradient_ratio:.2g}", f"{one.distance_ratio:.3f}", f"{one.difference_ratio:.3f}",
          f"{one.valid_loss:.3f} ({one.valid_loss - one.valid_loss_without:+.3f})"]
         for one in activities
     ]  # fmt: skip

@@ -90,6 +90,7 @@ StudyName = Literal[
     "directions",
     "memory",
     "tokenizers",
+    "classical",
 ]
 """A study that `peso.studies.registry` knows."""
 

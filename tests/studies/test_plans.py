@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from catalogues import shop_dataset
-from peso.baselines.run import BASELINES
 from peso.config import make_config
 from peso.data.simulate import SimulationSettings
 from peso.data.storage import load_dataset, save_dataset
@@ -53,7 +52,7 @@ def test_plans_name_what_they_run(name: StudyName) -> None:
         assert len(distinct) >= len(members) - 3, "only the defaults are met under several names"
     detail = "ranks" if plan.is_next_block_listed else "log_likelihood"
     assert all(config.evaluation.next_block == detail and config.seed == 1 for config in configs)
-    rivals = {baseline.name for baseline in BASELINES} if plan.has_rivals else set()
+    rivals = {rival.name for rival in plan.rivals}
     assert {side for pair in plan.pairs for side in (pair.ours, pair.theirs)} <= set(names) | rivals
     for curve in plan.curves.values():
         assert set(curve) <= set(names)

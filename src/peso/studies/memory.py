@@ -1,5 +1,6 @@
 """What a memory beside the model gives: counts alone, like content alone, the model alone, and all of them together."""
 
+from peso.baselines.run import BASELINES
 from peso.config import RunConfig
 from peso.data.dataset import Dataset
 from peso.experiments.markdown import Cell
@@ -29,7 +30,7 @@ def plan_memories(config: RunConfig, dataset: Dataset) -> Plan:
     pairs += [Pair(CONTENT, rival, "against rivals without a model") for rival in ("neighbours", "successor")]
     pairs += [Pair(reserving(name), name, "what reserved places do") for name in MEMORIES]
     notes = ["Without vectors of items (codes that were imported) there is no content, and both memories are the same."]
-    return Plan(arms, pairs, has_rivals=True, is_next_block_listed=True, notes=notes)
+    return Plan(arms, pairs, rivals=BASELINES, is_next_block_listed=True, notes=notes)
 
 
 def reserving(name: str) -> str:

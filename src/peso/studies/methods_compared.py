@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any, get_args
 
+from peso.baselines.base import Baseline
 from peso.baselines.run import BASELINES
 from peso.config import DEFAULT_STRENGTHS, RunConfig
 from peso.data.dataset import Dataset
@@ -45,11 +46,11 @@ def anchored_by(form: ProximalForm, strength: float) -> dict[str, Any]:
     return alone | ({} if form == "decoupled" else {"metric": PAPERS_METRIC})
 
 
-def against_reference(arms: Sequence[Arm], notes: Sequence[str], has_rivals: bool = False) -> Plan:
-    """Every arm, and every rival if wanted, against the arm `single`, in one family."""
-    names = [arm.name for arm in arms] + ([rival.name for rival in BASELINES] if has_rivals else [])
+def against_reference(arms: Sequence[Arm], notes: Sequence[str], rivals: Sequence[type[Baseline]] = ()) -> Plan:
+    """Every arm, and every rival, against the arm `single`, in one family."""
+    names = [arm.name for arm in arms] + [rival.name for rival in rivals]
     pairs = [Pair(name, REFERENCE, f"against {REFERENCE}") for name in names if name != REFERENCE]
-    return Plan(arms, pairs, has_rivals=has_rivals, notes=notes, references=[REFERENCE])
+    return Plan(arms, pairs, rivals=rivals, notes=notes, references=[REFERENCE])
 
 
 def against_the_others(arms: Sequence[Arm]) -> list[Pair]:
@@ -67,7 +68,7 @@ def plan_all_methods(config: RunConfig, dataset: Dataset) -> Plan:
         "Settings are those of the base configuration for every method; none was tuned for this table, and runs choose "
         "on their own validation targets only."
     ]
-    plan = against_reference(arms, notes, has_rivals=True)
+    plan = against_reference(arms, notes, rivals=BASELINES)
     further = [Pair(WITH_MEMORY, rival.name, f"{WITH_MEMORY} against counts") for rival in BASELINES]
     further.append(Pair(WITH_MEMORY, REFERENCE_WITH_MEMORY, "both with a memory"))
     return replace(plan, pairs=[*plan.pairs, *against_the_others(arms), *further], is_next_block_listed=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from peso.baselines.base import Baseline
 from peso.config import RunConfig
 from peso.data.dataset import Dataset
 from peso.data.simulate import SimulationSettings
@@ -73,7 +74,8 @@ class Plan:
         arms: at least one.
         pairs: comparisons that are fixed before any result is seen.
         curves: name of a curve -> arm -> the value that varies along it, ascending.
-        has_rivals: whether the rivals without a network are measured beside the arms.
+        rivals: what needs no language model and is measured beside the arms; texts' neighbours join them where items
+            were encoded.
         is_next_block_listed: whether lists are made for every event of the next block, too (on the authors' releases
             seven times as many as for the block's own targets); otherwise only the likelihood of those events is read.
         worlds: what the worlds that arms name are made of.
@@ -85,7 +87,7 @@ class Plan:
     arms: Sequence[Arm]
     pairs: Sequence[Pair] = ()
     curves: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    has_rivals: bool = False
+    rivals: Sequence[type[Baseline]] = ()
     is_next_block_listed: bool = False
     worlds: Mapping[str, World] = field(default_factory=dict)
     notes: Sequence[str] = ()

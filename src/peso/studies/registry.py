@@ -14,6 +14,7 @@ from peso.studies.anchor import ANCHOR
 from peso.studies.averaging import AVERAGING_STUDY
 from peso.studies.capacity import CAPACITY
 from peso.studies.chosen_rates import with_chosen_rates
+from peso.studies.classical import CLASSICAL_STUDY
 from peso.studies.curves import FIGURE_3, FIGURE_4
 from peso.studies.directions import DIRECTIONS
 from peso.studies.drift import DRIFT
@@ -49,6 +50,7 @@ STUDIES: dict[StudyName, Study] = {
         DIRECTIONS,
         MEMORY,
         TOKENIZERS,
+        CLASSICAL_STUDY,
     )
 }
 

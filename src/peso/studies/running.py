@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from peso.baselines.run import BASELINES, run_baselines
+from peso.baselines.run import run_baselines
 from peso.baselines.text import text_rivals
 from peso.config import RunConfig, make_config
 from peso.data.list_rules import ListRules
@@ -62,10 +62,10 @@ def run_plan(workspace: Path, plan: Plan, num_seeds: int, config_file: Path | No
     for (arm, _), folder in zip(configs, folders, strict=True):
         records[arm.name].append(read_record(folder))
     variants = {name: _variant(name, runs) for name, runs in records.items()}
-    if plan.has_rivals:
+    if plan.rivals:
         dataset, decoding = load_dataset(workspace / "data"), configs[0][1].decoding
         rules = ListRules.choose(dataset, decoding.catalogue, decoding.repeats)
-        measured = BASELINES + text_rivals(workspace, dataset)
+        measured = (*plan.rivals, *text_rivals(workspace, dataset))
         rivals = [read_record(folder) for folder in run_baselines(dataset, workspace, rules, measured)]
         variants |= {rival.result["method"]: _variant(rival.result["method"], [rival]) for rival in rivals}
     return Outcome(plan, variants, workspaces)

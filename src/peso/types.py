@@ -44,7 +44,10 @@ PenaltyForm = Literal["paper", "official", "normalised", "l2"]
 ProximalForm = Literal["decoupled", "paper", "official", "normalised", "per_rank", "l2"]
 """How the adapter is anchored: a pull after the optimizer's step (`peso.methods.pull`), or a term in the loss."""
 
-MetricName = Literal["softmax", "identity", "fisher", "kronecker", "counts"]
+HeldParts = Literal["all", "adapter", "token_rows"]
+"""What the decoupled pull holds: A and B, the rows of the semantic-ID tokens, or both."""
+
+MetricName = Literal["softmax", "identity", "fisher", "past_fisher", "kronecker", "counts"]
 """What the decoupled pull measures distance from the anchor by; see `peso.methods.anchor_metrics`."""
 
 MethodName = Literal[

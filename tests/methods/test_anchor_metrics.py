@@ -18,10 +18,10 @@ from peso.methods.diagonal_pull import RIDGE, DiagonalPull, curvature_weights, r
 from peso.methods.kronecker_pull import kronecker_pull
 from peso.methods.peso import Peso
 from peso.methods.pull import Pull
-from peso.types import MetricName
+from peso.types import HeldParts, MetricName
 from views import StoredView
 
-METRICS: tuple[MetricName, ...] = ("identity", "fisher", "kronecker", "counts")
+METRICS: tuple[MetricName, ...] = ("identity", "fisher", "past_fisher", "kronecker", "counts")
 NAMES = [("x.lora_A", "x.lora_B", "y.lora_A"), ("y.lora_B",)]
 SHAPES = {"x.lora_A": (2, 6), "x.lora_B": (6, 2), "y.lora_A": (2, 6), "y.lora_B": (4, 2)}
 ROWS, WIDTH = 5, 3
@@ -77,7 +77,7 @@ def dense(metric: MetricName, part: Part, anchors: dict[Part, list[Tensor]], vie
             weights = 1 / (1 + counts / typical)
             tables.append(torch.diag((weights / weights.mean()).repeat_interleave(WIDTH)))
         return [tables]
-    if metric == "fisher" or part == "token_rows":
+    if metric in ("fisher", "past_fisher") or part == "token_rows":
         fisher = view.fisher if part == "lora" else view.fisher_of_rows
         raw = {
             name: torch.diag(one)
@@ -109,7 +109,8 @@ def test_every_metric_is_its_proximal_operator(metric: MetricName, seed: int, ex
     anchors, view, strength, rate = anchors_of(seed), measured(seed), 10**exponent, 0.02
     pulls = METRIC_PULLS[metric](anchors, view, strength)
     assert set(pulls) == {"lora", "token_rows"}
-    assert set(view.asked) <= {view.block}, "the block that is about to be learned"
+    looked_at = view.block - 1 if metric == "past_fisher" else view.block
+    assert set(view.asked) <= {looked_at}
     generator = torch.Generator().manual_seed(seed + 1)
     for part, pull in pulls.items():
         current = [one + torch.randn(one.shape, generator=generator) for one in anchors[part]]
@@ -237,6 +238,20 @@ def test_a_strength_that_the_block_chooses_keeps_the_metric() -> None:
         if pulls:
             pulls["lora"]([current], 1.0)
         torch.testing.assert_close(current, torch.full((1, 3), 1 / (1 + strength)))
+
+
+@pytest.mark.parametrize(
+    ("held", "parts"), [("all", {"lora", "token_rows"}), ("adapter", {"lora"}), ("token_rows", {"token_rows"})]
+)
+@pytest.mark.parametrize("metric", ["softmax", *METRICS])
+def test_either_part_may_be_held_alone(metric: MetricName, held: HeldParts, parts: set[str]) -> None:
+    pulls = Peso(ProximalConfig(metric=metric, held=held)).pulls(anchors_of(1), measured(1))
+    assert set(pulls) == parts
+
+
+def test_only_the_decoupled_form_has_parts_to_hold() -> None:
+    with pytest.raises(ConfigError, match=r'^proximal\.held "adapter" needs proximal\.form "decoupled"'):
+        make_config(None, {"proximal": {"form": "paper", "held": "adapter"}})
 
 
 @pytest.mark.parametrize("form", ["paper", "official", "normalised", "per_rank", "l2"])

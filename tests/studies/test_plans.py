@@ -84,9 +84,10 @@ def test_figure_2_has_the_pull_in_every_metric_whatever_the_base_configuration_s
         proximals = {arm.name: config_of(plan, arm, 0, file).proximal for arm in plan.arms if arm.name != "single"}
         if name == "fig2":
             pulls = [one for arm, one in proximals.items() if arm.startswith("peso, decoupled")]
-            assert [one.metric for one in pulls] == list(get_args(MetricName))
+            assert [one.metric for one in pulls] == [*get_args(MetricName), "softmax", "softmax"]
+            assert [one.held for one in pulls][-3:] == ["all", "adapter", "token_rows"]
             assert {(one.form, one.strength) for one in pulls} == {("decoupled", 3.0)}
-            assert {pair.ours for pair in plan.pairs} >= {f"peso, decoupled 3, {one.metric}" for one in pulls[1:]}
+            assert {pair.ours for pair in plan.pairs} >= {f"peso, decoupled 3, {one.metric}" for one in pulls[1:-2]}
         forms = [one for arm, one in proximals.items() if one.form != "decoupled"]
         assert forms and all(one.metric == "softmax" for one in forms)
 

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from peso.config.section import Section
-from peso.types import MetricName, PastName, ProximalForm, StartName
+from peso.types import HeldParts, MetricName, PastName, ProximalForm, StartName
 
 DEFAULT_STRENGTHS: dict[ProximalForm, float] = {
     "decoupled": 3.0,
@@ -24,7 +24,7 @@ Share = Annotated[float, Field(gt=0, le=1)] | Literal["auto"]
 class ProximalConfig(Section):
     """What anchors the adapter to its previous state in PESO (Eq. 12); ignored by other methods."""
 
-    UNNAMED: ClassVar[tuple[str, ...]] = ("metric",)
+    UNNAMED: ClassVar[tuple[str, ...]] = ("metric", "held")
 
     form: ProximalForm = "decoupled"
     """A pull between steps ("decoupled"), or a term in the loss; see `peso.methods.pull` and `.proximal`."""
@@ -42,9 +42,13 @@ class ProximalConfig(Section):
     are."""
     metric: MetricName = "softmax"
     """What "decoupled" measures distance by: "softmax", the paper's, of A, B and token rows; "identity"; "fisher", the
-    mean squared gradients of the block's training targets; "kronecker", second moments of inputs and output gradients
-    for A and B, and for token rows as "fisher"; "counts", for token rows how rarely the block shows a code, and for A
-    and B as "softmax". All have mean 1: a strength means the same (see `peso.methods.anchor_metrics`)."""
+    mean squared gradients of the block's training targets; "past_fisher", of the previous block's; "kronecker", second
+    moments of inputs and output gradients for A and B, and for token rows as "fisher"; "counts", for token rows how
+    rarely the block shows a code, and for A and B as "softmax". All have mean 1: a strength means the same (see
+    `peso.methods.anchor_metrics`)."""
+    held: HeldParts = "all"
+    """What "decoupled" holds: A and B ("adapter"), the semantic-ID tokens' rows, or both. A share of the way and a term
+    in the loss are not concerned: the one is of all that trains, the other of A and B."""
 
     @field_validator("strength")
     @classmethod

@@ -85,6 +85,11 @@ def _check_proximal(config: RunConfig) -> None:
             f'proximal.metric "{proximal.metric}" needs proximal.form "decoupled" (got "{proximal.form}"): the other '
             "forms are terms with a metric of their own."
         )
+    if proximal.held != "all" and proximal.form != "decoupled":
+        raise ConfigError(
+            f'proximal.held "{proximal.held}" needs proximal.form "decoupled" (got "{proximal.form}"): the other forms '
+            "are terms of A and B."
+        )
 
 
 def _check_decoding(config: RunConfig) -> None:

@@ -5,12 +5,14 @@
 | softmax | H = N (diag q - q q^T) of each matrix | the same of each table |
 | identity | H = I | H = I |
 | fisher | mean squared gradients of the block's training targets | the same |
+| past_fisher | mean squared gradients of the previous block's, as in EWC | the same |
 | kronecker | second moments of a layer's inputs and output gradients | as fisher |
 | counts | as softmax | by how rarely the block shows a code |
 
-What the data choose is measured at the anchor, on the block that is about to be learned: what its loss depends on is
-held, what it does not feel is free. Proposition 1 then gives every direction nearly the same share of the way to the
-new optimum, where the identity gives flat ones less. Every metric has mean 1, so a strength means the same in all.
+What the data choose is measured at the anchor, on the block that is about to be learned (but for past_fisher): what its
+loss depends on is held, what it does not feel is free. Proposition 1 then gives every direction nearly the same share
+of the way to the new optimum, where the identity gives flat ones less. Every metric has mean 1, so a strength means the
+same in all.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +41,15 @@ def _identity(anchors: Anchors, view: BlockView, strength: float) -> Mapping[Par
 
 
 def _fisher(anchors: Anchors, view: BlockView, strength: float) -> Mapping[Part, Pull]:
-    squares = view.squared_gradients(view.block, tuple(anchors))
+    return _fisher_of(view.block, anchors, view, strength)
+
+
+def _past_fisher(anchors: Anchors, view: BlockView, strength: float) -> Mapping[Part, Pull]:
+    return _fisher_of(view.block - 1, anchors, view, strength)
+
+
+def _fisher_of(block: int, anchors: Anchors, view: BlockView, strength: float) -> Mapping[Part, Pull]:
+    squares = view.squared_gradients(block, tuple(anchors))
     pulls: dict[Part, Pull] = {}
     for part, groups in anchors.items():
         weights = curvature_weights(squares[part], view.group_names(part))
@@ -73,6 +83,7 @@ METRIC_PULLS: dict[MetricName, Callable[[Anchors, BlockView, float], Mapping[Par
     "softmax": _softmax,
     "identity": _identity,
     "fisher": _fisher,
+    "past_fisher": _past_fisher,
     "kronecker": _kronecker,
     "counts": _counts,
 }

@@ -11,9 +11,18 @@ from peso.methods.base import BlockView, ContinualMethod, Part
 from peso.methods.penalty import Penalty
 from peso.methods.proximal import PROXIMAL_TERMS, by_rank, normalised_term
 from peso.methods.pull import Pull
+from peso.types import HeldParts
 
 AUTO_MULTIPLES = (0.0, 1 / 3, 1.0, 3.0, 10.0)
 """Candidates of the strength "auto", in default strengths of the form."""
+
+
+HELD_PARTS: dict[HeldParts, tuple[Part, ...]] = {
+    "all": ("lora", "token_rows"),
+    "adapter": ("lora",),
+    "token_rows": ("token_rows",),
+}
+"""The parts that each choice pulls."""
 
 
 class Peso(ContinualMethod):
@@ -64,7 +73,8 @@ class Peso(ContinualMethod):
         return PROXIMAL_TERMS[self._form](anchor, self._strength)
 
     def pulls(self, anchors: Mapping[Part, Sequence[Tensor]], view: BlockView) -> Mapping[Part, Pull]:
-        """The proximal step of the form "decoupled"; it anchors token rows as well as A and B."""
+        """The proximal step of the form "decoupled"; it anchors token rows as well as A and B unless told otherwise."""
         if self._strength == 0 or self._form != "decoupled":
             return {}
-        return METRIC_PULLS[self._config.metric](anchors, view, self._strength)
+        pulls = METRIC_PULLS[self._config.metric](anchors, view, self._strength)
+        return {part: pull for part, pull in pulls.items() if part in HELD_PARTS[self._config.held]}

@@ -16,7 +16,7 @@ from peso.studies.forests import forest_of
 from peso.studies.measures import BOTH_PROTOCOLS, DISTANCE, RATIO, SECONDS
 from peso.studies.plan import Arm, Pair, Plan, UserSplit
 from peso.studies.running import Outcome
-from peso.types import MetricName, PastName, ProximalForm, StartName
+from peso.types import HeldParts, MetricName, PastName, ProximalForm, StartName
 
 REFERENCE, OURS = "single", "peso"
 WITH_MEMORY, REFERENCE_WITH_MEMORY = "peso + memory", "single + memory"
@@ -28,6 +28,8 @@ USER_DISJOINT = "user-disjoint"
 """The split in which blocks share no user."""
 PAPERS_METRIC: MetricName = "softmax"
 """Of the decoupled pull by default, and of no other form by name."""
+HELD_ALONE: dict[HeldParts, str] = {"adapter": "A and B alone", "token_rows": "token rows alone"}
+"""Parts that the pull may hold by themselves, in words."""
 PENALTIES = ("orthogonal", "ewc", "output_kl")
 """Methods with a penalty of their own."""
 
@@ -43,7 +45,7 @@ def anchored_by(form: ProximalForm, strength: float) -> dict[str, Any]:
     Versions go all the way to where training ends.
     """
     alone = {"form": form, "strength": strength, "share": 1.0}
-    return alone | ({} if form == "decoupled" else {"metric": PAPERS_METRIC})
+    return alone | ({} if form == "decoupled" else {"metric": PAPERS_METRIC, "held": "all"})
 
 
 def against_reference(arms: Sequence[Arm], notes: Sequence[str], rivals: Sequence[type[Baseline]] = ()) -> Plan:
@@ -99,13 +101,17 @@ def plan_cumulative(config: RunConfig, dataset: Dataset) -> Plan:
 
 
 def plan_penalties(config: RunConfig, dataset: Dataset) -> Plan:
-    """Single evolving LoRA, PESO's forms at their own strengths, its pull in each metric, methods with a penalty."""
+    """Single evolving LoRA, PESO's forms at their own strengths, its pull in each metric and of each part."""
     arms = [method_arm(REFERENCE)]
     for form in get_args(ProximalForm):
         name, anchor = f"peso, {form} {DEFAULT_STRENGTHS[form]:g}", anchored_by(form, DEFAULT_STRENGTHS[form])
         for metric in get_args(MetricName) if form == "decoupled" else (PAPERS_METRIC,):
             arm = method_arm("peso", proximal=anchor | {"metric": metric})
             arms.append(Arm(name if metric == PAPERS_METRIC else f"{name}, {metric}", arm.overrides))
+        if form == "decoupled":
+            for held, alone in HELD_ALONE.items():
+                of_part = anchor | {"metric": PAPERS_METRIC, "held": held}
+                arms.append(Arm(f"{name}, {alone}", method_arm("peso", proximal=of_part).overrides))
     arms += [method_arm(method) for method in PENALTIES]
     return against_reference(arms, ["Every penalty at its own default strength; none was tuned for this table."])
 

@@ -231,7 +231,7 @@ def _anchor_size(config: RunConfig, num_trained: int, shapes: Sequence[tuple[int
     averaged = num_trained * _SHARE_COPIES if config.proximal.share != 1 else 0
     if config.proximal.form != "decoupled":
         return num_trained * _TERM_COPIES + averaged
-    is_measured = config.proximal.metric in ("fisher", "kronecker")
+    is_measured = config.proximal.metric in ("fisher", "past_fisher", "kronecker")
     squared_widths = sum(max(shape) ** 2 for shape in shapes) if config.proximal.metric == "kronecker" else 0
     return num_trained * (_PULL_COPIES + is_measured) + averaged + _FACTOR_COPIES * squared_widths
 

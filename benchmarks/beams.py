@@ -1,7 +1,7 @@
 """What search error costs: the same model decoded with more and more beams, and exactly.
 
-Needs a workspace with a finished run. Every width decodes the same test targets; differences to the exact search are
-paired over users.
+Needs finished runs, each in its workspace; one with a memory is decoded with it. Every width decodes the same test
+targets; differences to the exact search are paired over users.
 """
 
 import argparse
@@ -15,13 +15,15 @@ import numpy as np
 from benchmarks.harness import machine
 from peso.config import make_config
 from peso.data.dataset import IntArray
-from peso.data.examples import history_starts, targets_of_block
+from peso.data.examples import history_starts, items_taken_before, targets_of_block
 from peso.decoding.beam import BeamResult
 from peso.decoding.recommend import Recommender
 from peso.decoding.trie import build_trie
+from peso.experiments.markdown import markdown_table
 from peso.files import write_json, write_text
 from peso.training.base import load_state, read_base
 from peso.training.materials import load_materials
+from peso.training.measure import memory_after
 
 WIDTHS = (10, 20, 50, 100, 500)
 LENGTH = 10
@@ -30,19 +32,18 @@ LENGTH = 10
 def main() -> None:
     """Decodes, compares, writes `beams.md` and `beams.json`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--workspace", type=Path, required=True)
-    parser.add_argument("--run", required=True, help="name of a finished run in the workspace")
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs, W/runs/NAME")
     parser.add_argument("--users", type=int, default=1000, help="test targets per block, at most")
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
     arguments = parser.parse_args()
-    record = study(arguments.workspace, arguments.run, arguments.users)
+    record = {"runs": [study(run, arguments.users) for run in arguments.runs], "machine": machine()}
     write_json(arguments.results / "beams.json", record)
     write_text(arguments.results / "beams.md", page(record))
 
 
-def study(workspace: Path, run: str, users: int) -> dict[str, Any]:
+def study(folder: Path, users: int) -> dict[str, Any]:
     """Ranks of the true item under every width, over blocks 1 and later."""
-    folder = workspace / "runs" / run
+    workspace = folder.parent.parent
     materials = load_materials(workspace, make_config(folder / "config.toml"))
     dataset, config = materials.dataset, materials.config
     base = read_base(materials, workspace / "bases")
@@ -58,6 +59,8 @@ def study(workspace: Path, run: str, users: int) -> dict[str, Any]:
         prompts = [reader.builder.prompt(dataset.event_item[s:t]) for s, t in zip(starts, targets, strict=True)]
         trie = build_trie(materials.semantic_ids.codes, materials.list_rules.allowed(dataset, block))
         excluded = materials.list_rules.excluded(dataset, targets)
+        memory = memory_after(materials, reader, block)
+        remembered = None if memory is None else memory.recall(items_taken_before(dataset, targets))
         results: dict[str, BeamResult] = {}
         for name in ("exact", *map(str, WIDTHS)):
             width = WIDTHS[-1] if name == "exact" else int(name)
@@ -65,7 +68,7 @@ def study(workspace: Path, run: str, users: int) -> dict[str, Any]:
             recommender = Recommender(reader.model, reader.builder.vocabulary, settings)
             search = recommender.search_exactly if name == "exact" else recommender.search
             started = time.perf_counter()
-            results[name] = search(prompts, trie, excluded)
+            results[name] = search(prompts, trie, excluded, remembered)
             seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - started
         truth = dataset.event_item[targets]
         exact = results["exact"].items.numpy()
@@ -94,11 +97,12 @@ def study(workspace: Path, run: str, users: int) -> dict[str, Any]:
             }
         )
     return {
-        "run": run,
+        "workspace": workspace.name,
+        "method": config.method,
+        "memory": config.memory.use,
         "num_targets": num_targets,
         "lists": materials.list_rules.name,
         "rows": rows,
-        "machine": machine(),
     }
 
 
@@ -108,27 +112,27 @@ def _gain(ranks: IntArray) -> np.ndarray:
 
 
 def page(record: dict[str, Any]) -> str:
-    """The table in Markdown."""
-    columns = list(record["rows"][0])
+    """A table per run in Markdown."""
     lines = [
         "# What search error costs",
         "",
-        f"Run `{record['run']}`, {record['num_targets']:,} test targets; lists: {record['lists']}.",
         "Written by `python -m benchmarks.beams`. *exact* widens each user's beam until its bound proves the list to",
         "be the true one; *share certain* is how many lists of a fixed width the bound proves. Differences are paired.",
         "",
-        "| " + " | ".join(column.replace("_", " ") for column in columns) + " |",
-        "|---" * len(columns) + "|",
     ]
-    for row in record["rows"]:
-        cells = [
-            f"{value:.4f}"
-            if isinstance(value, float) and value < 10
-            else str(value if isinstance(value, str) else round(value))
-            for value in row.values()
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", f"Machine: `{json.dumps(record['machine'])}`", ""])
+    for run in record["runs"]:
+        beside = "with its memory" if run["memory"] else "without a memory"
+        lines += [f"## {run['workspace']}, {run['method']} {beside}", ""]
+        lines += [f"{run['num_targets']:,} test targets; lists: {run['lists']}.", ""]
+        columns = [column.replace("_", " ") for column in run["rows"][0]]
+        lines += [*markdown_table(columns, [[_cell(value) for value in row.values()] for row in run["rows"]]), ""]
+    return "\n".join([*lines, f"Machine: `{json.dumps(record['machine'])}`", ""])
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:.4f}" if value < 10 else f"{value:.0f}"
 
 
 if __name__ == "__main__":

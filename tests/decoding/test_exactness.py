@@ -10,7 +10,7 @@ from peso.decoding.beam import BeamResult, beam_search
 from peso.decoding.branches import StockBody
 from peso.decoding.code_scores import CodeScores
 from peso.decoding.cuda_graphs import GraphedSearch, padded_inputs
-from peso.decoding.recommend import Recommender
+from peso.decoding.recommend import Recommender, RememberedItems
 from peso.decoding.trie import build_trie
 from peso.lm.sequences import SequenceBuilder
 from peso.lm.vocabulary import Vocabulary
@@ -99,6 +99,28 @@ def test_exact_search_from_one_beam_finds_the_true_best(normaliser: DecodingNorm
         truth = every_score(model, vocabulary, prompt, normaliser)[is_kept]
         expected = ALLOWED[is_kept][np.argsort(-truth)][:k].tolist()
         assert result.items[number].tolist() == expected + [-1] * (k - len(expected))
+
+
+@pytest.mark.parametrize("prefix_power", [0.0, 1.0])
+def test_exact_search_with_a_memory_finds_the_best_of_both(prefix_power: float) -> None:
+    """Against a search that keeps every prefix, so that there is nothing to be certain of."""
+    model, builder, vocabulary = world()
+    prompts = [builder.prompt(history) for history in HISTORIES]
+    items = [np.array([8, 12]), np.array([6, 30, 38]), np.array([22]), np.array([], dtype=np.int64)]
+    weights = [np.array([2.0, 0.5]), np.array([1.0, 3.0, 1.0]), np.array([4.0]), np.array([])]
+    memory = RememberedItems(items, weights, (0.5, 1.0, 2.0), prefix_power)
+    trie = build_trie(tiny_codes(), ALLOWED)
+    narrow, wide = (
+        Recommender(model, vocabulary, DecodingConfig(num_recommendations=3, beam_width=width)) for width in (3, 40)
+    )
+    result, truth = (
+        narrow.search_exactly(prompts, trie, EXCLUDED, memory),
+        wide.search(prompts, trie, EXCLUDED, memory),
+    )
+    assert result.is_certain.all()
+    assert torch.equal(result.items, truth.items)
+    torch.testing.assert_close(result.scores, truth.scores)
+    assert not torch.equal(result.items, wide.search(prompts, trie, EXCLUDED).items)
 
 
 def test_already_taken_items_take_up_no_beams() -> None:

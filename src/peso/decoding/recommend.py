@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
@@ -46,6 +46,11 @@ class RememberedItems:
     weights: Sequence[NDArray[np.float64]]
     strengths: tuple[float, ...]
     prefix_power: float
+
+    def users(self, chosen: Sequence[int]) -> "RememberedItems":
+        """What it knows of some of them."""
+        items, weights = [self.items[user] for user in chosen], [self.weights[user] for user in chosen]
+        return replace(self, items=items, weights=weights)
 
     def of(self, chosen: NDArray[np.int64]) -> Memory:
         """Of some users, as one batch."""
@@ -131,15 +136,23 @@ class Recommender:
         return self._config.num_recommendations
 
     def search_exactly(
-        self, prompts: Sequence[NDArray[np.int64]], trie: Trie, excluded: Sequence[NDArray[np.int64]] | None = None
+        self,
+        prompts: Sequence[NDArray[np.int64]],
+        trie: Trie,
+        excluded: Sequence[NDArray[np.int64]] | None = None,
+        memory: RememberedItems | None = None,
     ) -> BeamResult:
-        """As `search`, with every list certain: uncertain ones are searched again with more beams."""
+        """As `search`, with every list certain: uncertain ones are searched again with more beams.
+
+        A memory does not change why: what is mixed at a level are probabilities, so no item outscores its prefixes.
+        """
 
         def search(users: Tensor, beam_width: int) -> BeamResult:
             chosen = users.tolist()
             left_out = None if excluded is None else [excluded[user] for user in chosen]
+            of_them = None if memory is None else memory.users(chosen)
             return self._search(
-                [prompts[user] for user in chosen], trie, left_out, None, beam_width, self.num_recommendations
+                [prompts[user] for user in chosen], trie, left_out, of_them, beam_width, self.num_recommendations
             )
 
         return exact_search(search, len(prompts), self._config.beam_width)

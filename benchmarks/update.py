@@ -1,5 +1,6 @@
-"""One update of a block against training the adapter again on all data so far: what it costs follows the new data."""
+"""One update of a block against training the adapter again on all data so far, and the memory's update by an event."""
 
+import statistics
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,8 @@ from benchmarks.harness import Outcome, Target, compare, run_benchmark, seconds_
 from benchmarks.world import build_adapted_model, load_world
 from peso.data.dataset import IntArray
 from peso.data.examples import targets_of_block
+from peso.memory.live import LiveNeighbours
+from peso.memory.weights import usual_weights
 from peso.methods.registry import build_method
 from peso.training.base import adapter_parts, validation_rows
 from peso.training.block_view import RunView
@@ -18,7 +21,7 @@ from peso.training.materials import Materials
 from peso.training.trainer import train_stage
 from peso.training.update import update_stage
 
-RETRAINING, SPREAD = 5.0, 1.5
+RETRAINING, SPREAD, MICROSECONDS = 5.0, 1.5, 100.0
 EPOCHS = 1
 QUICK_SHARE = 12
 
@@ -45,6 +48,9 @@ def measure(quick: bool) -> Outcome:
             "spread_of_cost_per_target": Target(
                 max(per_target.values()) / min(per_target.values()), SPREAD, "at_most", "x"
             ),
+            "memory_microseconds_per_event": Target(
+                _microseconds_per_event(materials, turns_of(quick)), MICROSECONDS, "at_most", "us"
+            ),
         },
         {
             "targets": {f"block_{block}": len(targets) for block, targets in updates.items()}
@@ -54,6 +60,30 @@ def measure(quick: bool) -> Outcome:
             "seconds": comparison.as_json(),
         },
     )
+
+
+def _microseconds_per_event(materials: Materials, turns: int) -> float:
+    """Of the last block's events, learned one by one by a memory that knows the blocks before."""
+    dataset, config = materials.dataset, materials.config.memory
+    usual = usual_weights(config, materials.semantic_ids.codes.shape[1], has_content=False)
+    known = np.flatnonzero(dataset.event_block < dataset.num_blocks - 1)
+    new = np.flatnonzero(dataset.event_block == dataset.num_blocks - 1)
+    starts = dataset.user_offsets[dataset.event_user[new]]
+    events = [
+        (dataset.event_item[start:event], int(dataset.event_item[event]))
+        for start, event in zip(starts.tolist(), new.tolist(), strict=True)
+    ]
+
+    def once() -> float:
+        live = LiveNeighbours(dataset, known, usual.distance_weights, usual.backward, config.decay, config.discount)
+
+        def learn() -> None:
+            for history, item in events:
+                live.observe(history, item)
+
+        return seconds_of(learn)
+
+    return 1e6 * statistics.median(once() for _ in range(turns)) / len(events)
 
 
 def _targets(materials: Materials, blocks: list[int], quick: bool) -> IntArray:

@@ -27,6 +27,10 @@ def recommend(
         Path | None,
         typer.Option("--output", "-o", help="Folder for --all.  [default: <workspace>/recommendations/<run id>]"),
     ] = None,
+    since: Annotated[
+        Path | None,
+        typer.Option(help="Table of user_id and item_id: what happened since the import, oldest first; for --user."),
+    ] = None,
     new_item_share: NewItemShareOption = None,
     new_since: NewSinceOption = None,
     json: JsonOption = False,
@@ -38,6 +42,8 @@ def recommend(
         raise ConfigError("name one user by --user, or all by --all.")
     if user is not None and output is not None:
         raise ConfigError(f"--output {output} is for --all; the list of one user is printed.")
+    if user is None and since is not None:
+        raise ConfigError(f"--since {since} is for --user; for everyone's lists import the log again.")
     require_run(workspace, run)
     decoding = places_for_new(new_item_share, new_since)
     if user is None:
@@ -47,7 +53,7 @@ def recommend(
 
     from peso.training.recommending import recommend_for_user
 
-    answer = recommend_for_user(workspace, user, num_items, run, decoding)
+    answer = recommend_for_user(workspace, user, num_items, run, decoding, since)
     if json:
         print_json(answer)
         return

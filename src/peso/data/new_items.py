@@ -1,19 +1,15 @@
 """Items that appeared after the data set was imported: a table of ids, titles and texts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from peso.data.small_tables import full_column, read_small_table
 from peso.errors import DataError
 
 _ID, _TITLE, _TEXT, _CATEGORIES = "item_id", "title", "text", "categories"
-_READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
-    ".csv": lambda path: pl.read_csv(path, infer_schema=False),
-    ".jsonl": pl.read_ndjson,
-    ".parquet": pl.read_parquet,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,27 +37,8 @@ def read_new_items(path: Path) -> NewItems:
     Raises:
         DataError: the file is missing, damaged, empty, lacks a column, or an id is missing or occurs twice.
     """
-    read = _READERS.get(path.suffix)
-    if read is None:
-        raise DataError(f"{path}: new items are read from {', '.join(_READERS)}; save the table as one of these.")
-    try:
-        frame = read(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise DataError(f"{path} cannot be read as {path.suffix[1:]} ({first_line}); check the file.") from None
-    missing = next((name for name in (_ID, _TITLE) if name not in frame.columns), None)
-    if missing is not None:
-        raise DataError(f"{path} has columns {frame.columns} but no {missing!r}; add it.")
-    if frame.is_empty():
-        raise DataError(f"{path} holds no item; give at least one.")
-    nested = next(
-        (name for name in (_ID, _TITLE, _TEXT) if name in frame.columns and frame[name].dtype.is_nested()), None
-    )
-    if nested is not None:
-        raise DataError(f"{path}: column {nested!r} holds {frame[nested].dtype}; write one string per item.")
-    ids = frame[_ID].cast(pl.String)
-    if ids.null_count() or (ids == "").any():
-        raise DataError(f"{path}: row {_first(ids.fill_null('') == '')} has no {_ID!r}; give every item one.")
+    frame = read_small_table(path, "new items", (_ID, _TITLE), (_ID, _TITLE, _TEXT))
+    ids = full_column(path, frame, _ID)
     if not ids.is_unique().all():
         raise DataError(f"{path} holds item {ids.filter(ids.is_duplicated())[0]!r} twice; keep one row per item.")
     titles, texts = (
@@ -80,10 +57,3 @@ def _categories(path: Path, frame: pl.DataFrame) -> list[list[str]]:
     if column.dtype not in (pl.List(pl.String), pl.List(pl.Null), pl.Null):
         raise DataError(f"{path}: column {_CATEGORIES!r} holds {column.dtype}; write text with | between categories.")
     return [[name for name in names or () if name] for names in column.to_list()]
-
-
-def _first(is_bad: pl.Series) -> int:
-    """The first row that is bad, counted from 1."""
-    number = is_bad.arg_max()
-    assert number is not None
-    return number + 1

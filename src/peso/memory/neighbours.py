@@ -40,10 +40,15 @@ class Neighbours:
             start, end = self.offsets[item], self.offsets[item + 1]
             items.append(self.items[start:end])
             weights.append(lag_weight * self.weights[start:end])
-        if not items:
-            return np.empty(0, dtype=np.int64), np.empty(0)
-        distinct, place = np.unique(np.concatenate(items), return_inverse=True)
-        return distinct, np.bincount(place, np.concatenate(weights), len(distinct)).astype(np.float64)
+        return summed(items, weights)
+
+
+def summed(items: Sequence[IntArray], weights: Sequence[FloatArray]) -> tuple[IntArray, FloatArray]:
+    """Several lists of items as one: distinct items, int64 [E], ascending, and the sums of their weights."""
+    if not items:
+        return np.empty(0, dtype=np.int64), np.empty(0)
+    distinct, place = np.unique(np.concatenate(items), return_inverse=True)
+    return distinct, np.bincount(place, np.concatenate(weights), len(distinct)).astype(np.float64)
 
 
 def not_taken(items: IntArray, weights: FloatArray, history: IntArray) -> tuple[IntArray, FloatArray]:

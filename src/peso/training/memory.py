@@ -1,6 +1,6 @@
 """The memory beside a model: what stood near what in everything the model may have trained on, and what is alike."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,9 +11,13 @@ from peso.data.examples import has_repeats
 from peso.decoding.recommend import RememberedItems
 from peso.memory.choice import CONTENT, chosen_counting, chosen_weights
 from peso.memory.evidence import gather_evidence
+from peso.memory.live import LiveNeighbours
 from peso.memory.mixture import mixed_log_probabilities
-from peso.memory.neighbours import FloatArray, Neighbours, count_neighbours, not_taken
+from peso.memory.neighbours import FloatArray, Neighbours, count_neighbours, not_taken, summed
 from peso.memory.weights import MemoryWeights, usual_weights
+
+Counter = Callable[[Dataset, IntArray, Sequence[float], float, float, float], Neighbours | LiveNeighbours]
+"""Counts events once (`count_neighbours`), or once and then each new one (`LiveNeighbours`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +33,7 @@ class NeighbourMemory:
         has_repeats: whether users take items again; otherwise nobody is reminded of what he took.
     """
 
-    neighbours: Neighbours
+    neighbours: Neighbours | LiveNeighbours
     similar: Neighbours | None
     codes: IntArray
     weights: MemoryWeights
@@ -42,10 +46,18 @@ class NeighbourMemory:
         items, weights = self.neighbours.near(history, lag_weights)
         if self.similar is not None and content_weight > 0:
             alike, of_alike = self.similar.near(history, lag_weights)
-            items, place = np.unique(np.concatenate([items, alike]), return_inverse=True)
-            together = np.concatenate([weights, content_weight * of_alike])
-            weights = np.bincount(place, together, len(items)).astype(np.float64)
+            items, weights = summed([items, alike], [weights, content_weight * of_alike])
         return (items, weights) if self.has_repeats else not_taken(items, weights, history)
+
+    def observe(self, history: IntArray, item: int) -> None:
+        """Learns from an event at once; of a memory that goes on counting.
+
+        Args:
+            history: int64 [H], what its user had taken before, oldest first.
+            item: what they took.
+        """
+        assert isinstance(self.neighbours, LiveNeighbours), "a memory that was counted once stays as it is"
+        self.neighbours.observe(history, item)
 
     def recall(self, histories: Sequence[IntArray]) -> RememberedItems:
         """What is remembered for the moment after each history."""
@@ -88,6 +100,7 @@ def build_memory(
     config: MemoryConfig,
     similar: Neighbours | None = None,
     weights: MemoryWeights | None = None,
+    count: Counter = count_neighbours,
 ) -> NeighbourMemory:
     """Counts some events.
 
@@ -98,11 +111,10 @@ def build_memory(
         config: what is fixed.
         similar: see `peso.semantic_ids.similar_items`.
         weights: how to count; what is usual by default.
+        count: `LiveNeighbours` for a memory that goes on counting.
     """
     weights = weights or usual_weights(config, codes.shape[1], similar is not None)
-    neighbours = count_neighbours(
-        dataset, events, weights.distance_weights, weights.backward, config.decay, config.discount
-    )
+    neighbours = count(dataset, events, weights.distance_weights, weights.backward, config.decay, config.discount)
     return NeighbourMemory(neighbours, similar, codes, weights, config.prefix_power, has_repeats(dataset))
 
 

@@ -1,6 +1,6 @@
 """A finished run's newest model, loaded once, and what it recommends to any users of its workspace."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from peso.decoding.recommend import Recommender
 from peso.decoding.reserved import Reserved, recommend_with_new
 from peso.decoding.trie import Trie, build_trie
 from peso.lm.sequences import SequenceBuilder
+from peso.memory.neighbours import count_neighbours
 from peso.memory.weights import MemoryWeights, weights_of_record
 from peso.semantic_ids.added_items import AddedItems, catalogue_fingerprint, load_added_items
 from peso.training.base import load_state, read_base
@@ -22,7 +23,7 @@ from peso.training.finished import RESULT, finished_run
 from peso.training.grown import growth_of, load_grown
 from peso.training.materials import Materials, Reader, load_materials
 from peso.training.measure import memory_after, reserved_for_new
-from peso.training.memory import NeighbourMemory, build_memory
+from peso.training.memory import Counter, NeighbourMemory, build_memory
 
 _WEIGHTS: dict[str, Kind] = {
     "lag_weights": [float], "distance_weights": [float], "backward": float, "content_weight": float,
@@ -81,7 +82,10 @@ class UserLists:
             Items, int64 [B, k], best first, numbers from the catalogue's size on for added ones, -1 where a list is
             short; and their log-probabilities in nats, float32 [B, k], -inf there.
         """
-        histories = [self.history(user) for user in users.tolist()]
+        return self.recommend_after([self.history(user) for user in users.tolist()])
+
+    def recommend_after(self, histories: Sequence[IntArray]) -> tuple[IntArray, NDArray[np.float32]]:
+        """Lists for the moment after each history, int64 [H], oldest first, otherwise as `recommend`."""
         prompts = [self.builder.prompt(history[-self.max_history :]) for history in histories]
         excluded = histories if self.excludes_history else None
         remembered = None if self.memory is None else self.memory.recall(histories)
@@ -101,7 +105,11 @@ class UserLists:
 
 
 def load_user_lists(
-    workspace: Path, num_items: int, run_id: str | None = None, decoding: Mapping[str, Any] | None = None
+    workspace: Path,
+    num_items: int,
+    run_id: str | None = None,
+    decoding: Mapping[str, Any] | None = None,
+    count: Counter = count_neighbours,
 ) -> UserLists:
     """Loads model, catalogue and memory.
 
@@ -110,6 +118,7 @@ def load_user_lists(
         num_items: list length k.
         run_id: which run; the one finished last by default.
         decoding: options of `decoding` that differ from the run's.
+        count: `LiveNeighbours` for a memory that goes on counting.
 
     Raises:
         WorkspaceError: there is no finished run, or not this one.
@@ -138,7 +147,7 @@ def load_user_lists(
         blocks = read_facts(folder / RESULT, "run result", _MEASURED, "restore it, or run again in a new workspace")[
             "blocks"
         ]
-        memory = _memory_of_all_events(materials, reader, blocks[-1] if blocks else {}, added, codes)
+        memory = _memory_of_all_events(materials, reader, blocks[-1] if blocks else {}, added, codes, count)
     return UserLists(
         run_id=folder.name,
         block=last_block,
@@ -159,7 +168,7 @@ def load_user_lists(
 
 
 def _memory_of_all_events(
-    materials: Materials, reader: Reader, measured: dict[str, Any], added: AddedItems, codes: IntArray
+    materials: Materials, reader: Reader, measured: dict[str, Any], added: AddedItems, codes: IntArray, count: Counter
 ) -> NeighbourMemory:
     """Counts of all events, in the way that the run chose after its last block."""
     dataset, config = materials.dataset, materials.config.memory
@@ -169,4 +178,4 @@ def _memory_of_all_events(
         chosen = memory_after(materials, reader, dataset.num_blocks - 1)
         weights = None if chosen is None else chosen.weights
     similar = materials.similar_items_with(added)
-    return build_memory(dataset, np.arange(dataset.num_events), codes, config, similar, weights)
+    return build_memory(dataset, np.arange(dataset.num_events), codes, config, similar, weights, count)

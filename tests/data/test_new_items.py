@@ -49,7 +49,7 @@ def written(text: str) -> Callable[[Path], object]:
         ("new.parquet", written("x"), "cannot be read as parquet"),
         ("new.csv", written("id,title\n1,a\n"), "no 'item_id'"),
         ("new.csv", written("item_id,name\n1,a\n"), "no 'title'"),
-        ("new.csv", written("item_id,title\n"), "holds no item"),
+        ("new.csv", written("item_id,title\n"), "holds no new items"),
         ("new.csv", written("item_id,title\n1,a\n,b\n"), "row 2 has no 'item_id'"),
         ("new.csv", written("item_id,title\n1,a\n1,b\n"), "holds item '1' twice"),
         ("new.jsonl", written('{"item_id": "1", "title": ["a"]}\n'), "column 'title' holds List"),

@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 
 import peso.training.base_training
+import peso.training.candidates
 import peso.training.measure
+import peso.training.search
 import peso.training.stream
-import peso.training.update
 from peso.baselines.run import BASELINES
 from peso.errors import WorkspaceError
 from peso.evaluation.forgetting import transfer
@@ -140,8 +141,8 @@ def test_a_second_call_trains_and_measures_nothing(
         raise AssertionError("a finished study runs nothing")
 
     for module, name in (
-        (peso.training.base_training, "train_stage"), (peso.training.update, "train_stage"),
-        (peso.training.stream, "load_state"),
+        (peso.training.base_training, "train_stage"), (peso.training.search, "train_stage"),
+        (peso.training.candidates, "train_stage"), (peso.training.stream, "load_state"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, forbidden)
     monkeypatch.setattr("peso.studies.model_matrix.load_base", forbidden)

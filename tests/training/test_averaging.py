@@ -187,7 +187,7 @@ def test_an_interrupted_block_ends_alike(tmp_path: Path, monkeypatch: pytest.Mon
         return train_stage(model, likelihood, stage, checkpoint)
 
     with monkeypatch.context() as patch:
-        patch.setattr("peso.training.update.train_stage", dying)
+        patch.setattr("peso.training.search.train_stage", dying)
         with pytest.raises(KeyboardInterrupt):
             run_stream(workspace, config(**overrides))
     folder = run_stream(workspace, config(**overrides), resume=True)

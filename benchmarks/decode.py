@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from benchmarks.harness import Outcome, Target, compare, run_benchmark, seconds_of, turns_of
+from benchmarks.harness import PAIRS, Outcome, Target, compare, run_benchmark, seconds_of
 from benchmarks.rivals import StockDecoder, stock_model
 from benchmarks.world import build_adapted_model, load_world
 from peso.config import DecodingConfig
@@ -62,7 +62,7 @@ def measure(quick: bool) -> Outcome:
     best = min(tried, key=lambda batch: tried[batch])
     comparison = compare(
         {"peso": ours, "generate_alone": theirs(1, 8 if quick else 24), "generate_batched": theirs(best, 1)},
-        turns_of(quick),
+        PAIRS,
     )
     targets = {
         "times_generate_alone": Target(comparison.ratio("generate_alone", "peso"), ALONE, unit="x"),

@@ -26,7 +26,7 @@ from peso.files import write_json
 
 log = logging.getLogger(__name__)
 
-FULL_PAIRS, QUICK_PAIRS = 5, 3
+PAIRS = 5
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 
 
@@ -125,11 +125,6 @@ def seconds_of(work: Callable[[], object]) -> float:
 def per_unit(work: Callable[[], object], units: int) -> Callable[[], float]:
     """A side for `compare`: seconds per unit of work that handles `units` of them per call."""
     return lambda: seconds_of(work) / units
-
-
-def turns_of(quick: bool) -> int:
-    """Turns to measure."""
-    return QUICK_PAIRS if quick else FULL_PAIRS
 
 
 def run_benchmark(name: str, description: str | None, measure: Callable[[bool], Outcome]) -> None:

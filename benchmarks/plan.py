@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.harness import Outcome, Target, compare, run_benchmark, seconds_of, turns_of
+from benchmarks.harness import PAIRS, Outcome, Target, compare, run_benchmark, seconds_of
 from benchmarks.world import build_adapted_model, load_world
 from peso.config import BackboneConfig
 from peso.data.examples import targets_of_block
@@ -43,7 +43,7 @@ def measure(quick: bool) -> Outcome:
         read = {"backbone": {"source": _written(folder, quick)}, "template": "instruct"}
         for name, settings in {"embedded": {}, "deep": read}.items():
             materials = load_world(settings | {"training": {"epochs": 1, "rate_factors": [1.0]}})
-            comparison = compare({"planned": _planned(materials), "measured": _measured(materials)}, turns_of(quick))
+            comparison = compare({"planned": _planned(materials), "measured": _measured(materials)}, PAIRS)
             ratio = comparison.ratio("planned", "measured")
             targets[f"{name}_error"] = Target(abs(ratio - 1), MAX_ERROR, "at_most")
             details[name] = {"planned_over_measured": ratio, "seconds_of_a_block": comparison.as_json()}

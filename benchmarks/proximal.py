@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.harness import Outcome, Target, compare, run_benchmark, seconds_of, turns_of
+from benchmarks.harness import PAIRS, Outcome, Target, compare, run_benchmark, seconds_of
 from benchmarks.world import build_adapted_model, load_world
 from peso.config import DEFAULT_STRENGTHS, AdapterConfig
 from peso.data.examples import targets_of_block
@@ -43,8 +43,8 @@ def measure(quick: bool) -> Outcome:
     torch.manual_seed(0)
     layers = QUICK_LLAMA_LAYERS if quick else LLAMA_LAYERS
     measured = {
-        "llama_1b_shape": _share(*_llama_step(layers), turns_of(quick), steps=1),
-        "embedded_backbone": _share(*_embedded_step(), turns_of(quick) * 3, steps=STEPS_PER_LOG),
+        "llama_1b_shape": _share(*_llama_step(layers), PAIRS, steps=1),
+        "embedded_backbone": _share(*_embedded_step(), PAIRS * 3, steps=STEPS_PER_LOG),
     }
     targets = {
         f"{name}_{form}_added_percent": Target(facts[f"{form}_added_percent"], LARGEST_SHARE, "at_most", "%")

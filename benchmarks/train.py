@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import Outcome, Target, compare, run_benchmark, seconds_of, turns_of
+from benchmarks.harness import PAIRS, Outcome, Target, compare, run_benchmark, seconds_of
 from benchmarks.rivals import Examples, stock_model, trainer_seconds_per_target
 from benchmarks.world import build_adapted_model, load_world
 from peso.config import RunConfig
@@ -105,7 +105,7 @@ def _against_trainer(template: TemplateName, quick: bool) -> dict[str, Any]:
             "peso": lambda: seconds_of(ours.epoch) / len(ours.targets),
             "trainer": lambda: rival(batch=best),
         }
-        comparison = compare(sides, turns_of(quick))
+        comparison = compare(sides, PAIRS)
     return {
         "ratio": comparison.ratio("trainer", "peso"),
         "targets_per_second": {side: 1 / comparison.median(side) for side in sides},
@@ -146,7 +146,7 @@ def _floor(quick: bool) -> dict[str, Any]:
             "products": lambda: seconds_of(repeated),
             "square": lambda: seconds_of(lambda: torch.mm(square, square)),
         },
-        turns_of(quick),
+        PAIRS,
     )
     rate = per_call * len(ours.batches) / comparison.median("products")
     return {

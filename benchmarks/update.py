@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import Outcome, Target, compare, run_benchmark, seconds_of, turns_of
+from benchmarks.harness import PAIRS, Outcome, Target, compare, run_benchmark, seconds_of
 from benchmarks.world import build_adapted_model, load_world
 from peso.data.dataset import IntArray
 from peso.data.examples import targets_of_block
@@ -40,7 +40,7 @@ def measure(quick: bool) -> Outcome:
     sides: dict[str, Callable[[], float]] = {
         f"block_{block}": _training(materials, block, targets) for block, targets in updates.items()
     }
-    comparison = compare(sides | {"retraining": _training(materials, last, everything)}, turns_of(quick))
+    comparison = compare(sides | {"retraining": _training(materials, last, everything)}, PAIRS)
     per_target = {block: comparison.median(f"block_{block}") / len(targets) for block, targets in updates.items()}
     return Outcome(
         {
@@ -49,7 +49,7 @@ def measure(quick: bool) -> Outcome:
                 max(per_target.values()) / min(per_target.values()), SPREAD, "at_most", "x"
             ),
             "memory_microseconds_per_event": Target(
-                _microseconds_per_event(materials, turns_of(quick)), MICROSECONDS, "at_most", "us"
+                _microseconds_per_event(materials, PAIRS), MICROSECONDS, "at_most", "us"
             ),
         },
         {

@@ -76,6 +76,12 @@ NewSinceOption = Annotated[
     ),
 ]
 
+OnlyOption = Annotated[Path | None, typer.Option(help="Table of item_id: nothing else is named.", show_default=False)]
+WithoutOption = Annotated[
+    Path | None,
+    typer.Option(help="Table of item_id: none of these is named (out of stock, say).", show_default=False),
+]
+
 RESULTS = Path("docs/results/studies")
 ResultsOption = Annotated[
     Path | None, typer.Option(help=f"Folder for JSON, Markdown and SVG.  [default: {RESULTS}/<workspace name>]")

@@ -1,7 +1,7 @@
 """`peso recommend`: the next items for one user, by title, or for all, as tables."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,12 +9,17 @@ from peso.cli.options import (
     JsonOption,
     NewItemShareOption,
     NewSinceOption,
+    OnlyOption,
+    WithoutOption,
     WorkspaceOption,
     places_for_new,
     print_json,
     require_run,
     show_progress,
 )
+
+if TYPE_CHECKING:
+    from peso.data.item_choice import ItemChoice
 
 
 def recommend(
@@ -33,6 +38,8 @@ def recommend(
     ] = None,
     new_item_share: NewItemShareOption = None,
     new_since: NewSinceOption = None,
+    only: OnlyOption = None,
+    without: WithoutOption = None,
     json: JsonOption = False,
 ) -> None:
     """Recommend the next items for a user, or for all, with the newest adapter of a run."""
@@ -45,15 +52,18 @@ def recommend(
     if user is None and since is not None:
         raise ConfigError(f"--since {since} is for --user; for everyone's lists import the log again.")
     require_run(workspace, run)
-    decoding = places_for_new(new_item_share, new_since)
+
+    from peso.data.item_choice import read_item_choice
+
+    decoding, choice = places_for_new(new_item_share, new_since), read_item_choice(only, without)
     if user is None:
-        _recommend_for_all(workspace, num_items, run, output, decoding, json)
+        _recommend_for_all(workspace, num_items, run, output, decoding, choice, json)
         return
     show_progress(is_silent=True)
 
     from peso.training.recommending import recommend_for_user
 
-    answer = recommend_for_user(workspace, user, num_items, run, decoding, since)
+    answer = recommend_for_user(workspace, user, num_items, run, decoding, since, choice)
     if json:
         print_json(answer)
         return
@@ -66,13 +76,19 @@ def recommend(
 
 
 def _recommend_for_all(
-    workspace: Path, num_items: int, run: str | None, output: Path | None, decoding: dict[str, Any], json: bool
+    workspace: Path,
+    num_items: int,
+    run: str | None,
+    output: Path | None,
+    decoding: dict[str, Any],
+    choice: "ItemChoice",
+    json: bool,
 ) -> None:
     show_progress()
 
     from peso.training.all_users import plan_job, recommend_for_all
 
-    folder = recommend_for_all(plan_job(workspace, num_items, run, output, decoding=decoding))
+    folder = recommend_for_all(plan_job(workspace, num_items, run, output, decoding=decoding, choice=choice))
     if json:
         print_json({"output": str(folder)})
     else:

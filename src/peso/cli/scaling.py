@@ -24,6 +24,8 @@ from peso.cli.options import (
     JsonOption,
     NewItemShareOption,
     NewSinceOption,
+    OnlyOption,
+    WithoutOption,
     WorkspaceOption,
     command_of,
     places_for_new,
@@ -81,6 +83,8 @@ def recommend(
     ] = None,
     new_item_share: NewItemShareOption = None,
     new_since: NewSinceOption = None,
+    only: OnlyOption = None,
+    without: WithoutOption = None,
     address: AddressOption = "local",
     workers: WorkersOption = None,
     cpus: CpusOption = 1,
@@ -93,9 +97,11 @@ def recommend(
     require_ray()
     require_run(workspace, run)
 
+    from peso.data.item_choice import read_item_choice
     from peso.training.all_users import plan_job
 
-    job = plan_job(workspace, num_items, run, output, decoding=places_for_new(new_item_share, new_since))
+    decoding, choice = places_for_new(new_item_share, new_since), read_item_choice(only, without)
+    job = plan_job(workspace, num_items, run, output, decoding=decoding, choice=choice)
     with _joined(address, workers, cpus, gpu) as pool:
         from peso.scale.recommending import recommend_in_pool
 

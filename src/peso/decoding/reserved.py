@@ -8,7 +8,7 @@ Shapes: B users, k places, J of them reserved.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -32,6 +32,11 @@ class Reserved:
 
     trie: Trie
     share: float
+
+    def among(self, items: Items) -> "Reserved | None":
+        """What is kept where only some items, int64 [n], may be named; None where no new one is among them."""
+        new = np.intersect1d(self.trie.leaf_items.numpy(), items)
+        return replace(self, trie=self.trie.restricted_to(new)) if len(new) else None
 
 
 def recommend_with_new(

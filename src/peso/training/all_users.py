@@ -18,6 +18,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from peso.config import make_config
+from peso.data.item_choice import ItemChoice
 from peso.data.item_times import require_item_times
 from peso.data.storage import read_facts
 from peso.errors import WorkspaceError
@@ -47,7 +48,8 @@ class AllUsersJob:
         output: folder that the tables end in.
         parts: folder of finished shards while others are open.
         decoding: options of `decoding` that differ from the run's.
-        catalogue: fingerprint of the items that lists may name.
+        catalogue: fingerprint of the items that a run's lists may name.
+        choice: which of them these lists may name.
     """
 
     workspace: Path
@@ -59,6 +61,7 @@ class AllUsersJob:
     parts: Path
     decoding: Mapping[str, Any]
     catalogue: str
+    choice: ItemChoice
 
     @property
     def num_shards(self) -> int:
@@ -81,6 +84,7 @@ def plan_job(
     output: Path | None = None,
     shard_users: int = SHARD_USERS,
     decoding: Mapping[str, Any] | None = None,
+    choice: ItemChoice | None = None,
 ) -> AllUsersJob:
     """Settles a job without loading anything large; an equal job that was stopped goes on.
 
@@ -91,23 +95,25 @@ def plan_job(
         output: folder for the tables, replaced when all are there; `W/recommendations/<run id>` by default.
         shard_users: users of a shard.
         decoding: options of `decoding` that differ from the run's.
+        choice: what may be named of what the run may name; None for all of it.
 
     Raises:
         WorkspaceError: there is no finished run, or not this one, or no data; or the output is something else's.
         ConfigError: the options are wrong.
     """
     folder = finished_run(workspace, run_id)
-    run, decoding = folder.name, dict(decoding or {})
+    run, decoding, choice = folder.name, dict(decoding or {}), choice or ItemChoice()
     if make_config(folder / "config.toml", {"decoding": decoding}).decoding.new_since is not None:
         require_item_times(workspace / "data")
     facts = read_facts(workspace / "data" / "dataset.json", "facts of the data set", {"num_users": int})
     catalogue = stored_catalogue(workspace)
     decided_by = [run, num_items, shard_users, catalogue, *([decoding] if decoding else [])]
+    decided_by += [] if choice.is_everything else [choice.fingerprint]
     output = (output or workspace / FOLDER / run).resolve()
     _check_output(output)
     parts = output.with_name(f".parts-{output.name}-{hash_of_json(decided_by)[:16]}")
     return AllUsersJob(
-        workspace.resolve(), run, num_items, facts["num_users"], shard_users, output, parts, decoding, catalogue
+        workspace.resolve(), run, num_items, facts["num_users"], shard_users, output, parts, decoding, catalogue, choice
     )
 
 
@@ -129,7 +135,7 @@ def _check_output(output: Path) -> None:
 
 def load_lists(job: AllUsersJob) -> UserLists:
     """What every process of a job loads once."""
-    return load_user_lists(job.workspace, job.num_items, job.run_id, job.decoding)
+    return load_user_lists(job.workspace, job.num_items, job.run_id, job.decoding, choice=job.choice)
 
 
 def write_shard(job: AllUsersJob, lists: UserLists, shard: int) -> int:
@@ -205,6 +211,7 @@ def open_job(job: AllUsersJob) -> Iterator[list[int]]:
         assert not missing, f"shards {missing} were not computed"
         facts = {"run_id": job.run_id, "num_items": job.num_items, "num_users": job.num_users}
         facts |= {"decoding": dict(job.decoding), "catalogue": job.catalogue}
+        facts |= {} if job.choice.is_everything else {"items": job.choice.fingerprint}
         write_json(job.parts / _FACTS, facts | {"num_parts": job.num_shards})
         replace_directory(job.parts, job.output)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from peso.data.dataset import IntArray
+from peso.data.item_choice import ItemChoice
 from peso.data.new_events import read_new_events
 from peso.memory.live import LiveNeighbours
 from peso.memory.neighbours import count_neighbours
@@ -20,6 +21,7 @@ def recommend_for_user(
     run_id: str | None = None,
     decoding: Mapping[str, Any] | None = None,
     since: Path | None = None,
+    choice: ItemChoice | None = None,
 ) -> dict[str, Any]:
     """The best next items for a user after everything the workspace knows of them, added items included.
 
@@ -31,17 +33,19 @@ def recommend_for_user(
         decoding: options of `decoding` that differ from the run's.
         since: table of what happened since the import (see `peso.data.new_events`), by this user and by others: it
             lengthens histories, and the memory has counted it before the list is made. Nothing is trained or stored.
+        choice: what may be named of what the run may name; None for all of it.
 
     Returns:
         `run_id`, `block` (of the adapter), `user_id`, `history` and `recommendations`: lists of `item_id`, `title`
         and, for recommendations, `score` (log-probability in nats).
 
     Raises:
-        DataError: the user is unknown, or the table is not usable.
+        DataError: the user is unknown, the table is not usable, or the choice leaves nothing to name.
         WorkspaceError: there is no finished run, or not this one.
         ConfigError: the options are wrong.
     """
-    lists = load_user_lists(workspace, num_items, run_id, decoding, LiveNeighbours if since else count_neighbours)
+    count = LiveNeighbours if since else count_neighbours
+    lists = load_user_lists(workspace, num_items, run_id, decoding, count, choice)
     histories = {} if since is None else _observe(lists, since)
     history = histories[user_id] if user_id in histories else lists.history(lists.dataset.user_number(user_id))
     items, scores = lists.recommend_after([history])

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from peso.config import make_config
 from peso.data.dataset import Dataset, IntArray
+from peso.data.item_choice import ItemChoice
 from peso.data.storage import Kind, read_facts
 from peso.decoding.recommend import Recommender
 from peso.decoding.reserved import Reserved, recommend_with_new
@@ -110,6 +111,7 @@ def load_user_lists(
     run_id: str | None = None,
     decoding: Mapping[str, Any] | None = None,
     count: Counter = count_neighbours,
+    choice: ItemChoice | None = None,
 ) -> UserLists:
     """Loads model, catalogue and memory.
 
@@ -119,10 +121,12 @@ def load_user_lists(
         run_id: which run; the one finished last by default.
         decoding: options of `decoding` that differ from the run's.
         count: `LiveNeighbours` for a memory that goes on counting.
+        choice: what may be named of what the run may name; None for all of it.
 
     Raises:
         WorkspaceError: there is no finished run, or not this one.
         ConfigError: the options are wrong.
+        DataError: the choice leaves nothing to name.
     """
     folder = finished_run(workspace, run_id)
     materials = load_materials(workspace, make_config(folder / "config.toml", {"decoding": dict(decoding or {})}))
@@ -142,6 +146,11 @@ def load_user_lists(
     )
     codes = np.concatenate([materials.semantic_ids.codes, added.codes])
     allowed = materials.list_rules.allowed(dataset, last_block)
+    reserved = reserved_for_new(materials, allowed, last_block, added)
+    nameable = np.concatenate([allowed, dataset.num_items + np.arange(len(added.ids))])
+    if choice is not None and not choice.is_everything:
+        nameable = choice.among(nameable, [*dataset.item_ids, *added.ids])
+        reserved = None if reserved is None else reserved.among(nameable)
     memory = None
     if config.memory.use:
         blocks = read_facts(folder / RESULT, "run result", _MEASURED, "restore it, or run again in a new workspace")[
@@ -161,9 +170,9 @@ def load_user_lists(
         ),
         builder=reader.builder,
         recommender=Recommender(reader.model, reader.builder.vocabulary, options),
-        trie=build_trie(codes, np.concatenate([allowed, dataset.num_items + np.arange(len(added.ids))])),
+        trie=build_trie(codes, nameable),
         memory=memory,
-        reserved=reserved_for_new(materials, allowed, last_block, added),
+        reserved=reserved,
     )
 
 

@@ -1,4 +1,4 @@
-"""Lists that name only what an operator allows: an allow-list, what is out of stock, in places for new items as well."""
+"""Lists that name only what an operator allows: an allow-list, what is out of stock, places for new items too."""
 
 from pathlib import Path
 

@@ -19,7 +19,7 @@ from peso.training.block_view import RunView
 from peso.training.materials import Materials
 from peso.training.planning import plan_run
 from peso.training.trainer import train_stage
-from peso.training.update import update_stage
+from peso.training.update_stage import update_stage
 
 MAX_ERROR = 0.15
 BLOCK = 1

@@ -19,7 +19,7 @@ from peso.training.base import adapter_parts, validation_rows
 from peso.training.block_view import RunView
 from peso.training.materials import Materials
 from peso.training.trainer import train_stage
-from peso.training.update import update_stage
+from peso.training.update_stage import update_stage
 
 RETRAINING, SPREAD, MICROSECONDS = 5.0, 1.5, 100.0
 EPOCHS = 1

@@ -55,7 +55,7 @@ def test_an_allow_list_is_all_that_is_named(workspace: Path) -> None:
 def test_places_for_new_items_obey(workspace: Path) -> None:
     dataset = load_dataset(workspace / "data")
     is_new = dataset.item_first_block == dataset.num_blocks - 1
-    new = {dataset.item_ids[item] for item in np.flatnonzero(is_new)}
+    new = {dataset.item_ids[item] for item in np.flatnonzero(is_new).tolist()}
     named = set(listed(workspace, share=0.3)) & new
     assert len(named) >= 3
     rest = new - named

@@ -28,7 +28,7 @@ from peso.training.materials import Materials, Reader, build_reader, load_materi
 from peso.training.stage import Stage
 from peso.training.steps import add_gradient
 from peso.training.stream import run_stream
-from peso.training.update import update_stage
+from peso.training.update_stage import update_stage
 from peso.types import ProximalForm
 from streams import config
 from views import StoredView

@@ -11,9 +11,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from peso.data.dataset import IntArray
 from peso.data.examples import targets_of_block
-from peso.files import hash_of_json
 from peso.lm.adapters import (
     CARRIED,
     carried_of,
@@ -27,29 +25,24 @@ from peso.lm.low_rank import LowRank, read_low_rank, write_low_rank
 from peso.lm.merging import merge_adapter
 from peso.lm.parameters import FlatParameters
 from peso.lm.past_adapters import freeze_past
-from peso.methods.base import BlockView, ContinualMethod, Part
-from peso.methods.pull import Pull
+from peso.methods.base import ContinualMethod
 from peso.training.averaging import go_ahead, served_share
 from peso.training.base import (
     BACKBONE,
     BASE_BLOCK,
-    LORA,
-    MAGNITUDES,
-    TOKEN_ROWS,
     Base,
     adapter_parts,
     load_base,
     load_state,
     own_memory,
     save_state,
-    training_rows,
-    validation_rows,
 )
 from peso.training.block_view import RunView
-from peso.training.materials import Materials, Reader
+from peso.training.materials import Materials
 from peso.training.search import NO_ANCHOR, Found, search_rates, search_strengths
-from peso.training.stage import AddPenalty, Stage, tokens_of_a_pass
+from peso.training.stage import Stage
 from peso.training.update_record import Update, record_update
+from peso.training.update_stage import at_every_rate, update_stage, with_strength
 
 
 @dataclass(frozen=True)
@@ -86,74 +79,6 @@ class _Log:
         self.rates += leg.rates
         self.seconds += leg.seconds
         self.served_share, self.go_ahead = leg.served_share, leg.go_ahead
-
-
-def update_stage(
-    materials: Materials,
-    reader: Reader,
-    parts: dict[str, FlatParameters],
-    method: ContinualMethod,
-    view: BlockView,
-    targets: IntArray,
-    name: str,
-) -> Stage:
-    """What an update trains, on what, and what holds it back.
-
-    Args:
-        materials: data and configuration.
-        reader: how the backbone reads items.
-        parts: what trains, by name; its values are the anchor.
-        method: decides penalty and pulls.
-        view: the past.
-        targets: int64, events to train on.
-        name: of the stage.
-    """
-    config, training = materials.config, materials.config.training
-    add_penalty: AddPenalty | None = None
-    pulls: Mapping[Part, Pull] = {}
-    if LORA in parts:
-        held: tuple[Part, ...] = (LORA, TOKEN_ROWS)
-        anchors = {part: parts[part].groups(parts[part].snapshot()) for part in held}
-        lora = parts[LORA]
-        penalty = method.penalty(anchors[LORA], view)
-        if penalty is not None:
-            add_penalty = partial(penalty.add_gradient, lora.groups(lora.data.detach()), lora.groups(lora.gradient))
-        pulls = method.pulls(anchors, view)
-    pulled = {part: parts[part].groups(parts[part].data.detach()) for part in pulls}
-
-    def pull(rates: dict[str, float]) -> None:
-        for part, towards_anchor in pulls.items():
-            towards_anchor(pulled[part], rates[part])
-
-    rates = {
-        LORA: ("training.learning_rate", training.learning_rate),
-        MAGNITUDES: ("training.learning_rate", training.learning_rate),
-        TOKEN_ROWS: ("training.token_rows_learning_rate", training.token_rows_learning_rate),
-        BACKBONE: ("full.learning_rate", config.full.learning_rate),
-    }
-    return Stage(
-        name=name,
-        key=hash_of_json([materials.update_id, name]),
-        block=view.block,
-        parts=parts,
-        builder=reader.builder,
-        train_rows=training_rows(materials, targets),
-        valid_rows=validation_rows(materials, view.block),
-        epochs=training.epochs,
-        learning_rates={part: rates[part][1] for part in parts},
-        batch_targets=training.batch_targets,
-        weight_decay=training.weight_decay,
-        training=training,
-        seed=config.seed,
-        penalised_part=LORA,
-        add_penalty=add_penalty,
-        pull=pull if pulls else None,
-        share=method.share,
-        lead=method.lead,
-        shuffled_share=materials.shuffled_share,
-        tokens_of_a_pass=tokens_of_a_pass(reader.model, training),
-        rate_keys={part: rates[part][0] for part in parts},
-    )
 
 
 def run_update(
@@ -204,7 +129,7 @@ def _train_backbone(
     view = RunView(materials, reader, None, adapters, block)
     targets = method.examples(materials.dataset, block, materials.config.seed)
     stage = update_stage(materials, reader, parts, method, view, targets, f"block_{block}")
-    at_rates = _at_every_rate(stage)
+    at_rates = at_every_rate(stage)
     log = _trained(at_rates, partial(search_rates, reader, at_rates, checkpoint))
     own_memory(whole)
     return whole, log
@@ -230,12 +155,12 @@ def _train_adapter(
         name = f"block_{block}" if len(legs) == 1 else f"block_{block}_leg_{number}"
         candidates = method.candidates() if len(targets_of_block(materials.dataset, block, "valid")) else {}
         stage_of = partial(update_stage, materials, reader, parts, view=view, targets=leg.targets, name=name)
-        stages = {one: _at_every_rate(_with_key(stage_of(held), one)) for one, held in candidates.items()}
+        stages = {one: at_every_rate(with_strength(stage_of(held), one)) for one, held in candidates.items()}
         of_leg = checkpoint if len(legs) == 1 else checkpoint.with_stem(f"{checkpoint.stem}_leg_{number}")
         if stages:
             log.extend(_trained(stages[NO_ANCHOR], partial(search_strengths, reader, stages, of_leg)))
         else:
-            at_rates = _at_every_rate(stage_of(method))
+            at_rates = at_every_rate(stage_of(method))
             log.extend(_trained(at_rates, partial(search_rates, reader, at_rates, of_leg)))
         view.close()
         learned.append(read_low_rank(model))
@@ -246,16 +171,6 @@ def _train_adapter(
         write_low_rank(model, learned[-1].scaled(share))
         write_token_rows(model, {name: torch.stack([one[name] for one in rows]).mean(0) for name in rows[0]})
     return model, log
-
-
-def _at_every_rate(stage: Stage) -> dict[float, Stage]:
-    """By factor, the stage at the rates that the block may choose from; the first where it cannot choose."""
-    factors = stage.training.rate_factors
-    return {factor: stage.at_rates(factor) for factor in (factors if len(stage.valid_rows) else factors[:1])}
-
-
-def _with_key(stage: Stage, strength: float) -> Stage:
-    return replace(stage, key=hash_of_json([stage.key, "strength", strength]))
 
 
 def _trained(stages: Mapping[float, Stage], search: Callable[[], Found]) -> _Log:

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from commands import assert_one_sentence, output_of, peso
-from peso.data.item_choice import ItemChoice
+from peso.data.item_choice import EVERYTHING, ItemChoice
 from peso.data.storage import load_dataset
 from peso.training.recommending import recommend_for_user
 from peso.training.stream import run_stream
@@ -23,7 +23,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def listed(workspace: Path, choice: ItemChoice | None = None, share: float = 0.0) -> list[str]:
+def listed(workspace: Path, choice: ItemChoice = EVERYTHING, share: float = 0.0) -> list[str]:
     answer = recommend_for_user(workspace, USER, 10, decoding={"new_item_share": share}, choice=choice)
     return [item["item_id"] for item in answer["recommendations"]]
 

@@ -49,8 +49,6 @@ class ItemChoice:
         Raises:
             DataError: there are none.
         """
-        if self.is_everything:
-            return items
         named = (ids[item] for item in items.tolist())
         is_kept = [(self.only is None or item in self.only) and item not in self.without for item in named]
         if not any(is_kept):
@@ -59,6 +57,9 @@ class ItemChoice:
                 "ids."
             )
         return items[np.array(is_kept)]
+
+
+EVERYTHING = ItemChoice()
 
 
 def read_item_choice(only: Path | None, without: Path | None) -> ItemChoice:

@@ -18,7 +18,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from peso.config import make_config
-from peso.data.item_choice import ItemChoice
+from peso.data.item_choice import EVERYTHING, ItemChoice
 from peso.data.item_times import require_item_times
 from peso.data.storage import read_facts
 from peso.errors import WorkspaceError
@@ -84,7 +84,7 @@ def plan_job(
     output: Path | None = None,
     shard_users: int = SHARD_USERS,
     decoding: Mapping[str, Any] | None = None,
-    choice: ItemChoice | None = None,
+    choice: ItemChoice = EVERYTHING,
 ) -> AllUsersJob:
     """Settles a job without loading anything large; an equal job that was stopped goes on.
 
@@ -95,14 +95,14 @@ def plan_job(
         output: folder for the tables, replaced when all are there; `W/recommendations/<run id>` by default.
         shard_users: users of a shard.
         decoding: options of `decoding` that differ from the run's.
-        choice: what may be named of what the run may name; None for all of it.
+        choice: what may be named of what the run may name.
 
     Raises:
         WorkspaceError: there is no finished run, or not this one, or no data; or the output is something else's.
         ConfigError: the options are wrong.
     """
     folder = finished_run(workspace, run_id)
-    run, decoding, choice = folder.name, dict(decoding or {}), choice or ItemChoice()
+    run, decoding = folder.name, dict(decoding or {})
     if make_config(folder / "config.toml", {"decoding": decoding}).decoding.new_since is not None:
         require_item_times(workspace / "data")
     facts = read_facts(workspace / "data" / "dataset.json", "facts of the data set", {"num_users": int})

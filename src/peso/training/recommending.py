@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from peso.data.dataset import IntArray
-from peso.data.item_choice import ItemChoice
+from peso.data.item_choice import EVERYTHING, ItemChoice
 from peso.data.new_events import read_new_events
 from peso.memory.live import LiveNeighbours
 from peso.memory.neighbours import count_neighbours
@@ -21,7 +21,7 @@ def recommend_for_user(
     run_id: str | None = None,
     decoding: Mapping[str, Any] | None = None,
     since: Path | None = None,
-    choice: ItemChoice | None = None,
+    choice: ItemChoice = EVERYTHING,
 ) -> dict[str, Any]:
     """The best next items for a user after everything the workspace knows of them, added items included.
 
@@ -33,7 +33,7 @@ def recommend_for_user(
         decoding: options of `decoding` that differ from the run's.
         since: table of what happened since the import (see `peso.data.new_events`), by this user and by others: it
             lengthens histories, and the memory has counted it before the list is made. Nothing is trained or stored.
-        choice: what may be named of what the run may name; None for all of it.
+        choice: what may be named of what the run may name.
 
     Returns:
         `run_id`, `block` (of the adapter), `user_id`, `history` and `recommendations`: lists of `item_id`, `title`

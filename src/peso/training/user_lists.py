@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from peso.config import make_config
 from peso.data.dataset import Dataset, IntArray
-from peso.data.item_choice import ItemChoice
+from peso.data.item_choice import EVERYTHING, ItemChoice
 from peso.data.storage import Kind, read_facts
 from peso.decoding.recommend import Recommender
 from peso.decoding.reserved import Reserved, recommend_with_new
@@ -111,7 +111,7 @@ def load_user_lists(
     run_id: str | None = None,
     decoding: Mapping[str, Any] | None = None,
     count: Counter = count_neighbours,
-    choice: ItemChoice | None = None,
+    choice: ItemChoice = EVERYTHING,
 ) -> UserLists:
     """Loads model, catalogue and memory.
 
@@ -121,7 +121,7 @@ def load_user_lists(
         run_id: which run; the one finished last by default.
         decoding: options of `decoding` that differ from the run's.
         count: `LiveNeighbours` for a memory that goes on counting.
-        choice: what may be named of what the run may name; None for all of it.
+        choice: what may be named of what the run may name.
 
     Raises:
         WorkspaceError: there is no finished run, or not this one.
@@ -148,7 +148,7 @@ def load_user_lists(
     allowed = materials.list_rules.allowed(dataset, last_block)
     reserved = reserved_for_new(materials, allowed, last_block, added)
     nameable = np.concatenate([allowed, dataset.num_items + np.arange(len(added.ids))])
-    if choice is not None and not choice.is_everything:
+    if not choice.is_everything:
         nameable = choice.among(nameable, [*dataset.item_ids, *added.ids])
         reserved = None if reserved is None else reserved.among(nameable)
     memory = None

@@ -44,6 +44,7 @@ def measure(quick: bool) -> Outcome:
         details[template] = facts
     details["floor"] = _floor(quick)
     targets["share_of_floor"] = Target(details["floor"]["share"], WANTED_SHARE)
+    targets["share_of_floor_of_plain_layers"] = Target(details["floor"]["share_of_plain_layers"], WANTED_SHARE)
     return Outcome(targets, details)
 
 

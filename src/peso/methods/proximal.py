@@ -33,8 +33,8 @@ _CACHE_ELEMENTS = 1 << 18
 """Elements of a piece on a CPU: its arrays stay in today's caches, and its work is worth two threads."""
 
 
-_times_softmax_jacobian = torch.ops.aten._softmax_backward_data
-"""(d, p, dim, dtype) to p (d - sum(p d))."""
+_times_softmax_jacobian = torch.ops.aten._softmax_backward_data.out
+"""(d, p, dim, dtype) to p (d - sum(p d)), written to `grad_input`."""
 
 
 def softmax_kl(current_GN: Tensor, anchor_GN: Tensor) -> Tensor:
@@ -107,8 +107,9 @@ def add_divergence_gradient(current_GN: Tensor, anchor_GN: Tensor, gradient_GN: 
     for piece in _pieces(current_GN):
         p_GN = torch.softmax(current_GN[piece], dim=1)
         delta_GN = current_GN[piece] - anchor_GN[piece]
-        # The softmax's own derivative in one kernel; autograd's way to it takes as long again.
-        gradient_GN[piece].add_(_times_softmax_jacobian(delta_GN, p_GN, 1, p_GN.dtype), alpha=weight)
+        # The softmax's own derivative in one kernel, in the place of d: fresh memory costs more than the sums.
+        _times_softmax_jacobian(delta_GN, p_GN, 1, p_GN.dtype, grad_input=delta_GN)
+        gradient_GN[piece].add_(delta_GN, alpha=weight)
 
 
 def _pieces(groups_GN: Tensor) -> Iterator[slice]:

@@ -117,8 +117,8 @@ def optimizer_of(values: torch.Tensor) -> tuple[FlatParameters, FlatOptimizer]:
     return part, optimizer
 
 
-def test_the_pull_comes_after_four_steps_and_at_the_end() -> None:
-    """34 steps: after every fourth and the last, each with the rates since the one before; the first and the ninth
+def test_the_pull_comes_after_eight_steps_and_at_the_end() -> None:
+    """34 steps: after every eighth and the last, each with the rates since the one before; the first and the fifth
     pull are measured.
     """
     part, optimizer = optimizer_of(torch.zeros(2, 8))
@@ -135,22 +135,22 @@ def test_the_pull_comes_after_four_steps_and_at_the_end() -> None:
     for number in range(1, 35):
         ratios.append(pulled.step(is_last=number == 34))
         rates.append(optimizer.rates()["lora"])
-    moved = [sum(rates[start : min(start + 4, 34)]) for start in range(0, 34, 4)]
+    moved = [sum(rates[start : min(start + 8, 34)]) for start in range(0, 34, 8)]
     assert given == pytest.approx(moved)
     measured = {number: float(ratio) for number, ratio in enumerate(ratios, start=1) if ratio is not None}
     place = 0.0
     for way in moved[:-1]:
         place = (place + way) / 2
-    assert measured == pytest.approx({4: 0.5, 34: (place + moved[-1]) / 2 / moved[-1]}, rel=1e-4)
+    assert measured == pytest.approx({8: 0.5, 34: (place + moved[-1]) / 2 / moved[-1]}, rel=1e-4)
 
 
-def test_one_pull_for_four_steps_is_four_pulls() -> None:
+def test_one_pull_for_eight_steps_is_eight_pulls() -> None:
     """Where an epoch ends, next to how far the pull moved it."""
     generator = torch.Generator().manual_seed(0)
     anchor = [torch.randn(3, 40, generator=generator)]
     gradients = 0.3 + torch.randn(200, 120, generator=generator)
     ends = []
-    for every in (1, 4, 0):
+    for every in (1, 8, 0):
         part, optimizer = optimizer_of(anchor[0])
         optimizer._peaks["lora"] = 1e-3
         pull = softmax_pull(anchor, 3.0)
@@ -166,5 +166,5 @@ def test_one_pull_for_four_steps_is_four_pulls() -> None:
             else:
                 optimizer.step()
         ends.append(part.data.detach().clone())
-    each, fourth, free = ends
-    assert float((each - fourth).norm()) < 0.05 * float((each - free).norm())
+    each, eighth, free = ends
+    assert float((each - eighth).norm()) < 0.05 * float((each - free).norm())

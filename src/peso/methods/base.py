@@ -109,7 +109,7 @@ class Leg:
 class ContinualMethod:
     """One way to carry an adapter from block to block; the defaults are those of a single evolving LoRA.
 
-    Every block t >= 1 runs its `legs`: steps on cross-entropy + `penalty`, with its `pulls` after every fourth step and
+    Every block t >= 1 runs its `legs`: steps on cross-entropy + `penalty`, with its `pulls` after every eighth step and
     the last of an epoch. The anchor of both is where a leg starts. Block 0 is the same for every method.
     """
 

@@ -1,8 +1,8 @@
 """An optimizer's steps and the pull between them.
 
-The pull has a closed form at every rate, and a step's rate is so small that one pull at the sum of four steps' rates is
-four pulls up to its square (some millionths of the way): it is applied after every fourth step, at a quarter of the
-cost, and after the last step of an epoch.
+The pull has a closed form at every rate, and a step's rate is so small that one pull at the sum of eight steps' rates
+is eight pulls up to its square (some hundred-thousandths of the way): it is applied after every eighth step, at an
+eighth of the cost, and after the last step of an epoch.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from peso.training.optimisation import FlatOptimizer
 Pull = Callable[[dict[str, float]], None]
 """Moves the parameters after optimizer steps, given the sum of each part's learning rates at them."""
 
-STEPS_PER_PULL = 4
-PULLS_PER_LOG = 8
-"""The pull's share is measured at every eighth pull: doing so takes as long as the pull."""
+STEPS_PER_PULL = 8
+PULLS_PER_LOG = 4
+"""The pull's share is measured at every fourth pull: doing so takes as long as the pull."""
 
 
 class PulledSteps:

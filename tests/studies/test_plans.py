@@ -148,9 +148,27 @@ def test_a_curve_loses_what_is_left_out() -> None:
     assert [*whole.without([*whole.curves["peso"]]).curves] == ["single"]
 
 
+def test_rivals_may_be_left_out() -> None:
+    whole = STUDIES["classical"].plan(CONFIG, DATASET)
+    plan = whole.without(["sasrec_retrained", "peso + memory"])
+    assert [rival.name for rival in whole.rivals if rival not in plan.rivals] == ["sasrec_retrained"]
+    assert {pair.ours for pair in plan.pairs} == {"peso"}
+    assert {pair.theirs for pair in plan.pairs} == {rival.name for rival in plan.rivals}
+
+
+def test_capacities_may_be_left_out() -> None:
+    whole = STUDIES["capacity"].plan(CONFIG, DATASET)
+    plan = whole.without(["single, rank 2", "peso, rank 2"])
+    assert len(plan.arms) == len(whole.arms) - 2
+    assert plan.pairs == [
+        pair for pair in whole.pairs if not {pair.ours, pair.theirs} & {"single, rank 2", "peso, rank 2"}
+    ]
+
+
 @pytest.mark.parametrize(
     ("study", "names", "message"),
     [
+        ("capacity", ["full"], "--without full: the others are compared with it"),
         ("table2", ["pezo"], "--without pezo: there is none of this name; there are frozen; single; peso; "),
         ("table2", ["single"], "--without single: the others are compared with it"),
         ("drift", ["default: single"], "--without default: single: the others are compared with it"),

@@ -30,7 +30,7 @@ def study(
     ] = 1,
     without: Annotated[
         list[str] | None,
-        typer.Option(help="A configuration, or a world of them, to leave out; may be given several times."),
+        typer.Option(help="A configuration, a rival, or a world, to leave out; may be given several times."),
     ] = None,
     json: JsonOption = False,
 ) -> None:

@@ -75,7 +75,8 @@ def plan_capacities(config: RunConfig, dataset: Dataset) -> Plan:
         "Left out, because no configuration expresses it: an adapter without trainable token rows from the start, and "
         "ranks that differ between layers.",
     ]
-    return Plan(arms, pairs, notes=notes)
+    references = [*(f"{method}, {AS_CONFIGURED}" for method in ("single", "peso")), ALL_WEIGHTS]
+    return Plan(arms, pairs, notes=notes, references=references)
 
 
 def present(outcome: Outcome) -> Findings:

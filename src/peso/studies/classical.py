@@ -26,7 +26,7 @@ def plan_classical(config: RunConfig, dataset: Dataset) -> Plan:
         "Rivals are trained once, not with every seed; what draws numbers among them has a fixed seed of its own.",
         "updated: trained on each block from where the one before ended; retrained: on all data so far, every block.",
     ]
-    return Plan(arms, pairs, rivals=rivals, is_next_block_listed=True, notes=notes)
+    return Plan(arms, pairs, rivals=rivals, is_next_block_listed=True, notes=notes, references=[OURS])
 
 
 def present(outcome: Outcome) -> Findings:

@@ -97,7 +97,7 @@ class Plan:
         """The plan with fewer arms and their comparisons, which says so in a note.
 
         Args:
-            names: of arms, or of worlds for all arms in them.
+            names: of arms, of rivals, or of worlds for all arms in them.
 
         Raises:
             ConfigError: the study needs all of its arms, a name is of none, or of what the rest is shown against, or
@@ -105,7 +105,7 @@ class Plan:
         """
         if not names:
             return self
-        known = [*self.worlds, *(arm.name for arm in self.arms)]
+        known = [*self.worlds, *(arm.name for arm in self.arms), *(rival.name for rival in self.rivals)]
         for name in names:
             if not self.references:
                 raise ConfigError(f"--without {name}: this study needs all of its configurations.")
@@ -121,7 +121,8 @@ class Plan:
         return replace(
             self,
             arms=arms,
-            pairs=[pair for pair in self.pairs if pair.ours not in left and pair.theirs not in left],
+            rivals=[rival for rival in self.rivals if rival.name not in names],
+            pairs=[pair for pair in self.pairs if not {pair.ours, pair.theirs} & {*left, *names}],
             curves={
                 curve: {name: knob for name, knob in names.items() if name not in left}
                 for curve, names in self.curves.items()

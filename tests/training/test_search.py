@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from peso.training.candidates import Candidates, Trial
-from peso.training.search import race, walk
+from peso.training.search import RATE, race, walk
 
 EPOCHS = 6
 
@@ -14,7 +14,7 @@ class Written(Candidates):
     """Candidates that reach written losses, one per epoch, and train nothing."""
 
     def __init__(self, losses: Mapping[float, Sequence[float]]) -> None:
-        self.values, self.losses = list(losses), losses
+        self.values, self.losses, self.setting = list(losses), losses, RATE
         self._trials: dict[float, Trial] = {}
 
     @property
@@ -69,6 +69,27 @@ def test_a_walk_goes_down_as_long_as_it_gets_better() -> None:
     candidates = walked(at_4=overfitting(1.0), at_1=falling(0.8), at_2=falling(0.9), at_8=falling(0.1))
     assert candidates.trained == {4: EPOCHS, 2: EPOCHS, 1: EPOCHS}, "downwards to the end, and not up beyond the start"
     assert candidates.best().value == 1
+
+
+@pytest.mark.parametrize(
+    ("losses", "warning"),
+    [
+        ([0.8, 0.9, 1.0], "Block 1: rate_factor 1 is at an end of what may be tried; one below it may do better."),
+        ([1.0, 0.9, 0.8], "Block 1: rate_factor 4 is at an end of what may be tried; one above it may do better."),
+        ([1.0, 0.8, 0.9], None),
+    ],
+)
+def test_a_best_rate_at_an_end_is_warned_of(
+    losses: list[float], warning: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    low, middle, high = losses
+    walked(at_2=falling(middle), at_1=falling(low), at_4=falling(high))
+    assert caplog.messages == ([] if warning is None else [warning])
+
+
+def test_a_single_rate_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    walked(at_1=falling(1.0))
+    assert caplog.messages == []
 
 
 def test_a_walk_goes_up_as_long_as_it_gets_better() -> None:

@@ -7,6 +7,7 @@ after each epoch the worse ones are dropped. That rate is the one which training
 as a held adapter may bear another, the walk goes on from there at the strength that won. No training is done twice.
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from peso.training.epochs import EpochRecord
 from peso.training.materials import Reader
 from peso.training.stage import Stage
 from peso.training.trainer import train_stage
+
+log = logging.getLogger(__name__)
 
 RATE, STRENGTH = "rate_factor", "strength"
 """What candidates are values of."""
@@ -115,7 +118,8 @@ def walk(candidates: Candidates) -> None:
     """Trains the first candidate, then its neighbours one way as long as each is better than the last, then the other.
 
     The start and whatever turns out best are trained for all epochs; a neighbour ends early once it would stay behind
-    the best so far even if every epoch left gained as much as its last one.
+    the best so far even if every epoch left gained as much as its last one. A best one at an end of the range, beyond
+    which a better one may lie, is warned of.
     """
     start = candidates.train(candidates.values[0], candidates.num_epochs)
     ladder = sorted(candidates.values)
@@ -127,6 +131,13 @@ def walk(candidates: Candidates) -> None:
             _train_unless_behind(candidates, value)
             if candidates.best().value != value:
                 break
+    best = candidates.best()
+    for end, word in ((ladder[0], "below"), (ladder[-1], "above")) if len(ladder) > 1 else ():
+        if best.value == end:
+            log.warning(
+                "Block %d: %s %g is at an end of what may be tried; one %s it may do better.",
+                best.block, candidates.setting, best.value, word,
+            )  # fmt: skip
 
 
 def _train_unless_behind(candidates: Candidates, value: float) -> None:

@@ -74,8 +74,8 @@ def test_a_walk_goes_down_as_long_as_it_gets_better() -> None:
 @pytest.mark.parametrize(
     ("losses", "warning"),
     [
-        ([0.8, 0.9, 1.0], "Block 1: rate_factor 1 is at an end of what may be tried; one below it may do better."),
-        ([1.0, 0.9, 0.8], "Block 1: rate_factor 4 is at an end of what may be tried; one above it may do better."),
+        ([0.8, 0.9, 1.0], "Block 1: rate_factor 1 is at an end of training.rate_factors; one below it may do better."),
+        ([1.0, 0.9, 0.8], "Block 1: rate_factor 4 is at an end of training.rate_factors; one above it may do better."),
         ([1.0, 0.8, 0.9], None),
     ],
 )

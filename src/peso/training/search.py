@@ -135,7 +135,7 @@ def walk(candidates: Candidates) -> None:
     for end, word in ((ladder[0], "below"), (ladder[-1], "above")) if len(ladder) > 1 else ():
         if best.value == end:
             log.warning(
-                "Block %d: %s %g is at an end of what may be tried; one %s it may do better.",
+                "Block %d: %s %g is at an end of training.rate_factors; one %s it may do better.",
                 best.block, candidates.setting, best.value, word,
             )  # fmt: skip
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from peso.training.candidates import Candidates, Trial
-from peso.training.search import RATE, race, walk
+from peso.training.search import RATE, race, walk, warn_at_an_end
 
 EPOCHS = 6
 
@@ -83,12 +83,12 @@ def test_a_best_rate_at_an_end_is_warned_of(
     losses: list[float], warning: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     low, middle, high = losses
-    walked(at_2=falling(middle), at_1=falling(low), at_4=falling(high))
+    warn_at_an_end(walked(at_2=falling(middle), at_1=falling(low), at_4=falling(high)))
     assert caplog.messages == ([] if warning is None else [warning])
 
 
 def test_a_single_rate_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    walked(at_1=falling(1.0))
+    warn_at_an_end(walked(at_1=falling(1.0)))
     assert caplog.messages == []
 
 

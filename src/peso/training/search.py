@@ -77,6 +77,7 @@ def search_rates(reader: Reader, stages: Mapping[float, Stage], checkpoint: Path
         return Found(epochs, kept, [], [], sum(epoch.seconds for epoch in epochs))
     candidates = Candidates(reader, stages, checkpoint, RATE, {})
     walk(candidates)
+    warn_at_an_end(candidates)
     return Found(*candidates.end(), candidates.records(), [], sum(candidates.seconds().values()))
 
 
@@ -101,6 +102,7 @@ def search_strengths(reader: Reader, stages: Mapping[float, Mapping[float, Stage
     if won != NO_ANCHOR:
         strengths.restart()
         last = _walked(reader, {factor: stages[won][factor], **stages[won]}, checkpoint, won)
+    warn_at_an_end(last)  # the walk without an anchor may have ended elsewhere
     rates = last.records() if last is free else free.records(is_best_selected=False) + last.records()
     if len(stages[won]) == 1:
         rates = []
@@ -118,8 +120,7 @@ def walk(candidates: Candidates) -> None:
     """Trains the first candidate, then its neighbours one way as long as each is better than the last, then the other.
 
     The start and whatever turns out best are trained for all epochs; a neighbour ends early once it would stay behind
-    the best so far even if every epoch left gained as much as its last one. A best one at an end of the range, beyond
-    which a better one may lie, is warned of.
+    the best so far even if every epoch left gained as much as its last one.
     """
     start = candidates.train(candidates.values[0], candidates.num_epochs)
     ladder = sorted(candidates.values)
@@ -131,7 +132,12 @@ def walk(candidates: Candidates) -> None:
             _train_unless_behind(candidates, value)
             if candidates.best().value != value:
                 break
+
+
+def warn_at_an_end(candidates: Candidates) -> None:
+    """Says so where the best of several rates is the lowest or highest that may be tried."""
     best = candidates.best()
+    ladder = sorted(candidates.values)
     for end, word in ((ladder[0], "below"), (ladder[-1], "above")) if len(ladder) > 1 else ():
         if best.value == end:
             log.warning(

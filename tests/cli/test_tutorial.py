@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import tomli_w
 
+from commands import peso
 from peso.data.storage import load_dataset
 from streams import SMALL
 
@@ -32,8 +33,11 @@ def test_ten_lines_from_a_log_to_recommendations(tmp_path: Path) -> None:
             arguments += ["--config", "small.toml"]
         if not is_peso:
             arguments[0] = str(PROJECT / arguments[0])
-        command = [sys.executable, *(["-m", "peso"] if is_peso else []), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+        if is_peso:
+            done = peso(*arguments, folder=tmp_path)
+        else:
+            command = [sys.executable, *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
         assert done.returncode == 0, done.stderr
         outputs.append(done.stdout)
     shop = tmp_path / "tutorial" / "shop"

@@ -15,7 +15,6 @@ from peso.lm.adapters import carried_of
 from peso.lm.fake import without_contents
 from peso.lm.live_bytes import LiveBytes
 from peso.lm.shallow import ShallowBackbone
-from peso.methods.registry import build_method
 from peso.training import stage
 from peso.training.averaging import SEARCH_LOSSES
 from peso.training.base import validation_rows
@@ -23,10 +22,9 @@ from peso.training.base_training import prepare_base
 from peso.training.materials import build_reader, load_materials
 from peso.training.planning import Plan, does_fit, not_planned, plan_memory, plan_run
 from peso.training.probing import FLOAT_BYTES
-from peso.training.stream import run_stream
-from peso.training.update import run_update
 from peso.training.update_record import read_update
 from streams import config, fill
+from versions import make_versions
 
 DEEP = {"hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 128}
 GPT2_DEEP = {"n_layer": 4}
@@ -77,23 +75,15 @@ def planned(workspace: Path, chosen: RunConfig, gpu: float | None = None, terafl
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_memory_is_that_of_a_real_update(workspace: Path, variant: str, tmp_path: Path) -> None:
+def test_memory_is_that_of_a_real_update(workspace: Path, variant: str) -> None:
     """From two and three layers to four: within 15 % of the tensors alive at the worst moment of the update itself."""
     family, overrides = VARIANTS[variant]
     chosen = config_of(workspace, family, **overrides)
-    run = run_stream(workspace, chosen)
     materials = load_materials(workspace, chosen)
     update = plan_memory(materials, on_gpu=False)[-1]
-    base = prepare_base(materials, workspace / "bases")
-    measured = []
-    for block in (1, 2):
-        with LiveBytes() as live:
-            run_update(
-                materials, base, build_method(chosen), run / "adapters", block, tmp_path / f"{block}.safetensors"
-            )
-        measured.append(live.peak)
-    assert update.total_bytes == pytest.approx(max(measured), rel=0.15)
-    stored_bytes = read_update(run / "adapters" / "block_2").adapter_bytes
+    adapters, measured = make_versions(workspace, materials, 3)
+    assert update.total_bytes == pytest.approx(max(measured[1:]), rel=0.15)
+    stored_bytes = read_update(adapters / "block_2").adapter_bytes
     assert update.num_trained * FLOAT_BYTES == pytest.approx(stored_bytes, rel=0.1)
     assert isinstance(update.total_bytes, int)
 
@@ -101,9 +91,10 @@ def test_memory_is_that_of_a_real_update(workspace: Path, variant: str, tmp_path
 def test_a_plan_counts_parameters_and_bytes_of_a_version(workspace: Path) -> None:
     chosen = config_of(workspace, "smollm", proximal={"share": 0.9})
     plan = planned(workspace, chosen)
-    run = run_stream(workspace, chosen, resume=True)
-    base = prepare_base(load_materials(workspace, chosen), workspace / "bases")
-    version = run / "adapters" / "block_2"
+    materials = load_materials(workspace, chosen)
+    adapters, _ = make_versions(workspace, materials, 3)
+    base = prepare_base(materials, workspace / "bases")
+    version = adapters / "block_2"
     assert plan.version_bytes == pytest.approx(read_update(version).adapter_bytes, rel=0.1)
     carried = carried_of(version)
     assert carried != version

@@ -23,10 +23,10 @@ from peso.training.base import load_base
 from peso.training.base_training import prepare_base
 from peso.training.materials import load_materials
 from peso.training.planning import plan_memory, plan_run
-from peso.training.stream import run_stream
 from peso.training.update import run_update
 from processes import run_two
 from streams import config, fill
+from versions import make_versions
 
 DEEP = {"hidden_size": 256, "num_hidden_layers": 4, "intermediate_size": 1024}
 GPT2_DEEP = {"n_embd": 256, "n_layer": 4}
@@ -114,8 +114,8 @@ def test_memory_is_that_of_two_real_processes(tmp_path: Path, case: str) -> None
     """From two and three layers to four: within 10 % of what the process holds that holds more."""
     family, sharding, training = CASES[case]
     source = write_language_model(tmp_path / "lm", family, shape=GPT2_DEEP if family == "gpt2" else DEEP)
-    workspace = fill(tmp_path / "world", num_users=20, num_blocks=2)
-    adapters = run_stream(workspace, config_of(source, "none", **training)) / "adapters"
+    workspace = fill(tmp_path / "world", num_users=10, num_blocks=2)
+    adapters, _ = make_versions(workspace, load_materials(workspace, config_of(source, "none", **training)), BLOCK)
     chosen = config_of(source, sharding, **training)
     run_two(_measure, workspace, adapters, chosen.model_dump(mode="json"), tmp_path)
     update = plan_memory(load_materials(workspace, chosen), on_gpu=False, num_processes=2)[-1]

@@ -1,6 +1,8 @@
 """A frozen backbone in shards over two processes: half the bytes in each, and the numbers of one that has it whole."""
 
+import time
 from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from commands import begin_two
 from language_models import write_language_model
-from peso.config import AdapterConfig, RunConfig, make_config
+from peso.config import AdapterConfig, RunConfig, dump_config, make_config
 from peso.decoding.branches import StockBody
 from peso.decoding.quick_body import quick_body
 from peso.errors import ConfigError
@@ -29,7 +32,6 @@ from peso.training.stream import run_stream
 from processes import run_two
 from runs import assert_same_numbers
 from streams import config, fill
-from torchruns import resume_after_a_kill, start
 
 _CODES = range(5, 25)
 
@@ -54,17 +56,30 @@ def config_of(source: Path, sharding: str, proximal: dict[str, Any] | None = Non
     )
 
 
+def begin_run(workspace: Path, chosen: RunConfig, *flags: str) -> list[ForkServerProcess]:
+    file = workspace.parent / "config.toml"
+    file.write_text(dump_config(chosen))
+    return begin_two("run", "--workspace", workspace, "--config", file, *flags, folder=workspace.parent)
+
+
+def ends_of(processes: list[ForkServerProcess]) -> list[int | None]:
+    """Exit codes, once all have ended; None of one that would not."""
+    for process in processes:
+        process.join(300)
+    return [process.exitcode for process in processes]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_with_a_shard_each_end_with_the_numbers_of_one(tmp_path: Path, case: str) -> None:
     family, training, proximal = CASES[case]
     source = write_language_model(tmp_path / "lm", family)
     alone = run_stream(fill(tmp_path / "alone" / "world"), config_of(source, "none", proximal, **training))
     workspace = fill(tmp_path / "shared" / "world")
-    process = start(workspace, config_of(source, "fsdp", proximal, **training))
-    output, _ = process.communicate(timeout=400)
-    assert process.returncode == 0
+    processes = begin_run(workspace, config_of(source, "fsdp", proximal, **training))
+    assert ends_of(processes) == [0, 0]
     (folder,) = (workspace / "runs").glob("peso-*")
-    assert output.decode().splitlines()[-1] == str(folder / "result.json")
+    said = [(workspace.parent / f"{process}.stdout").read_text().splitlines() for process in range(2)]
+    assert (said[0][-1], said[1]) == (str(folder / "result.json"), [])
     assert folder.name != alone.name, "what is not the default is named"
     assert_same_numbers(folder, alone)
     assert_same_adapters(folder, alone)
@@ -77,7 +92,16 @@ def test_a_sharded_run_resumes_after_one_process_is_killed(tmp_path: Path) -> No
     source = write_language_model(tmp_path / "lm", "llama")
     alone = run_stream(fill(tmp_path / "alone" / "world"), config_of(source, "none"))
     chosen, workspace = config_of(source, "fsdp"), fill(tmp_path / "shared" / "world")
-    resume_after_a_kill(workspace, chosen)
+    processes = begin_run(workspace, chosen)
+    deadline = time.monotonic() + 300
+    while not list(workspace.glob("runs/*/checkpoint_block_1*.safetensors")):
+        assert all(process.is_alive() for process in processes), "the run ended before its first checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    processes[1].kill()
+    assert all(ends_of(processes)), "the other cannot go on alone"
+    assert not list(workspace.glob("runs/*/result.json"))
+    assert ends_of(begin_run(workspace, chosen, "--resume")) == [0, 0]
     (folder,) = (workspace / "runs").glob("peso-*")
     assert_same_numbers(folder, alone)
     assert_same_adapters(folder, alone)

@@ -1,10 +1,6 @@
 """A whole run on a small world: resumable to the bit, and what the proximal term does to it."""
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,7 @@ import pytest
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 
+from commands import begin
 from peso.config import dump_config
 from peso.errors import WorkspaceError
 from peso.files import read_json
@@ -148,22 +145,22 @@ def test_another_catalogue_reuses_the_adapters(workspace: Path, runs: dict[str, 
 def test_killed_runs_resume_to_the_same_numbers(tmp_path: Path, runs: dict[str, Path]) -> None:
     workspace = fill(tmp_path / "killed")
     (tmp_path / "config.toml").write_text(dump_config(config(method="peso")))
-    command = [sys.executable, "-m", "peso", "run", "--workspace", str(workspace)]
-    command += ["--config", str(tmp_path / "config.toml")]
+    command: list[str | Path] = ["run", "--workspace", workspace, "--config", tmp_path / "config.toml"]
+    outputs = [tmp_path / name for name in ("stdout", "stderr")]
     signs = [
         "bases/unfinished-*/backbone.safetensors",
         "runs/*/checkpoint_block_1.safetensors",
         "runs/*/adapters/block_1",
     ]
     for number, sign in enumerate(signs):
-        process = subprocess.Popen(command + ["--resume"] * (number > 0), stderr=subprocess.DEVNULL)
+        process = begin(*command, *(["--resume"] if number else []), paths=outputs)
         deadline = time.monotonic() + 120
         while not list(workspace.glob(sign)):
-            assert process.poll() is None, f"the run ended before {sign} appeared"
+            assert process.is_alive(), f"the run ended before {sign} appeared"
             assert time.monotonic() < deadline
             time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     with pytest.raises(WorkspaceError, match="add --resume"):
         run_stream(workspace, config(method="peso"))
     folder = run_stream(workspace, config(method="peso"), resume=True)

@@ -36,7 +36,7 @@ class StoredView:
     def fresh_state(self) -> LowRank:
         return fresh_low_rank(self.states[0], 0)
 
-    def input_grams(self, frozen: Sequence[LowRank]) -> dict[str, Tensor]:
+    def input_grams(self, frozen: Sequence[LowRank], blocks: Sequence[int]) -> dict[str, Tensor]:
         raise NotImplementedError
 
     def squared_gradients(self, block: int, parts: Sequence[Part] = ("lora",)) -> Mapping[Part, Sequence[Tensor]]:

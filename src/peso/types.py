@@ -57,6 +57,7 @@ MethodName = Literal[
     "sum_lora",
     "sd_lora",
     "inf_lora",
+    "o_lora",
     "lsat",
     "orthogonal",
     "ewc",

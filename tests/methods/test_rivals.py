@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from peso.config import EwcConfig, OrthogonalConfig, OutputKlConfig, ProximalConfig, ReplayConfig
+from peso.config import EwcConfig, OLoraConfig, OrthogonalConfig, OutputKlConfig, ProximalConfig, ReplayConfig
 from peso.data.examples import targets_of_block
 from peso.lm.low_rank import LowRank, summed
 from peso.methods.ewc import Ewc
 from peso.methods.inf_lora import designed_directions
+from peso.methods.o_lora import OLora
 from peso.methods.orthogonal import Orthogonal
 from peso.methods.output_kl import OutputKl
 from peso.methods.peso import Peso
@@ -46,6 +47,23 @@ def test_orthogonality_by_hand() -> None:
     assert current.grad is not None
     wanted_b = 0.5 / 2 * 2 * torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 0.0]])  # d/dB ||B^T B_i||^2 = 2 B_i (B_i^T B)
     torch.testing.assert_close(current.grad[1], wanted_b.flatten())
+
+
+def test_o_lora_s_overlap_by_hand() -> None:
+    """A A_i^T as above, without B: 17 + 9."""
+    past = [
+        low_rank([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]], [[0.0, 0.0], [2.0, 0.0], [0.0, 0.0]]),
+        low_rank([[3.0, 0.0, 0.0], [0.0, 0.0, 7.0]], [[0.0, 0.0], [0.0, 0.0], [5.0, 5.0]]),
+    ]
+    now = low_rank([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]], [[3.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    term = OLora(OLoraConfig(strength=0.5)).penalty(groups_of(now), StoredView(past))
+    assert term is not None
+    gradients = [torch.zeros_like(one) for one in groups_of(now)]
+    assert float(term(groups_of(now))) == pytest.approx(0.5 * (17 + 9))
+    term.add_gradient(groups_of(now), gradients)
+    wanted_a = torch.tensor([[1.0 + 9.0, 0.0, 0.0], [0.0, 2 * 4.0, 0.0]])  # 0.5 x 2 A sum_i A_i^T A_i
+    torch.testing.assert_close(gradients[0][0], wanted_a.flatten())
+    assert float(gradients[0][1].abs().max()) == 0
 
 
 def test_ewc_by_hand() -> None:
@@ -113,22 +131,38 @@ def test_the_per_rank_penalty_is_the_sum_of_small_divergences() -> None:
 def test_designed_directions_lead_and_avoid_the_past(seed: int, rank: int, num_past: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(40, 12, generator=generator) * torch.linspace(0.2, 3, 12)
-    past = [torch.randn(2, 12, generator=generator) for _ in range(num_past)]
+    # Directions of equal energy, so that every one of them counts as the past's.
+    past = torch.linalg.qr(torch.randn(12, 2 * num_past, generator=generator)).Q
     gram = inputs.T @ inputs / 40
-    chosen = designed_directions(gram, past or [torch.zeros(2, 12)], rank)
+    chosen = designed_directions(gram, past @ past.T, rank)
     torch.testing.assert_close(chosen @ chosen.T, torch.eye(rank), rtol=1e-4, atol=1e-4)
-    for earlier in past:
-        assert float((chosen @ earlier.T).abs().max()) < 1e-3
+    assert not num_past or float((chosen @ past).abs().max()) < 1e-3
     energy = (inputs @ chosen.T).square().mean(0)
     assert torch.equal(energy.argsort(descending=True), torch.arange(rank))
-    if not past:
+    if not num_past:
         wanted = torch.linalg.eigvalsh(gram.double())[-rank:].flip(0).float()
         torch.testing.assert_close(energy, wanted, rtol=1e-3, atol=1e-4)
 
 
-def test_designed_directions_run_out() -> None:
-    chosen = designed_directions(torch.eye(3), [torch.tensor([[1.0, 0, 0], [0, 1.0, 0]])], rank=2)
-    torch.testing.assert_close(chosen.abs(), torch.tensor([[0.0, 0, 1], [0, 0, 0]]))
+@pytest.mark.parametrize(("used", "wanted"), [([1.0, 1, 0], [[0.0, 0, 1], [0, 0, 0]]), ([1.0, 1, 1], [[0.0] * 3] * 2)])
+def test_designed_directions_run_out(used: list[float], wanted: list[list[float]]) -> None:
+    chosen = designed_directions(torch.eye(3), torch.diag(torch.tensor(used)), rank=2)
+    torch.testing.assert_close(chosen.abs(), torch.tensor(wanted))
+
+
+def test_where_nothing_is_left_nothing_is_designed() -> None:
+    """What rounding leaves of a large past is no direction."""
+    used = torch.linalg.qr(torch.randn(128, 10, generator=torch.Generator().manual_seed(0))).Q
+    inputs = torch.randn(500, 10, generator=torch.Generator().manual_seed(1)) @ used.T
+    chosen = designed_directions(inputs.T @ inputs, used @ used.T, rank=64)
+    assert float(chosen.abs().max()) == 0
+
+
+def test_what_earlier_inputs_hardly_used_is_free() -> None:
+    """A twentieth of their energy may be left out, no more."""
+    earlier = torch.diag(torch.tensor([0.9, 0.052, 0.03, 0.018]))
+    chosen = designed_directions(torch.diag(torch.tensor([4.0, 3, 1, 2])), earlier, rank=2)
+    torch.testing.assert_close(chosen.abs(), torch.tensor([[0.0, 0, 0, 1], [0, 0, 1, 0]]))
 
 
 def test_replay_adds_whole_users_of_the_past() -> None:

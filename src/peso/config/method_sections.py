@@ -72,6 +72,13 @@ class CumulativeConfig(Section):
     """What the current adapter starts from."""
 
 
+class OLoraConfig(Section):
+    """How far the method "o_lora" keeps a new adapter out of the rows of earlier ones; ignored by others."""
+
+    strength: float = Field(0.5, ge=0)
+    """Factor of the overlap (Wang and others, 2023: 0.5)."""
+
+
 class OrthogonalConfig(Section):
     """How far the method "orthogonal" pushes the adapter away from its past; ignored by others."""
 

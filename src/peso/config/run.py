@@ -8,6 +8,7 @@ from peso.config.method_sections import (
     CumulativeConfig,
     EwcConfig,
     FullConfig,
+    OLoraConfig,
     OrthogonalConfig,
     OutputKlConfig,
     ProximalConfig,
@@ -29,6 +30,7 @@ SECTION_OF_METHOD: dict[MethodName, str] = {
     "peso": "proximal",
     "sum_lora": "cumulative",
     "sd_lora": "cumulative",
+    "o_lora": "o_lora",
     "orthogonal": "orthogonal",
     "ewc": "ewc",
     "output_kl": "output_kl",
@@ -60,6 +62,7 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     proximal: ProximalConfig = ProximalConfig()
     cumulative: CumulativeConfig = CumulativeConfig()
+    o_lora: OLoraConfig = OLoraConfig()
     orthogonal: OrthogonalConfig = OrthogonalConfig()
     ewc: EwcConfig = EwcConfig()
     output_kl: OutputKlConfig = OutputKlConfig()

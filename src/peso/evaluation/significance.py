@@ -36,7 +36,8 @@ class Comparison:
         relative_difference: difference / |theirs|; None where theirs is 0.
         low: lower end of the 95 % interval of the difference.
         high: upper end of the 95 % interval of the difference.
-        p_value: two-sided, in (0, 1]; never below 2 / (num_resamples + 1).
+        p_value: two-sided, in (0, 1]; never below 2 / (num_resamples + 1), nor below what the signs of so few users
+            could show.
         num_users: users resampled.
         num_seeds: seeds paired; with 1 the interval speaks of that seed alone.
         num_targets: targets of one seed.
@@ -109,7 +110,9 @@ def paired_bootstrap(
 
     Returns:
         The comparison. Its p-value is twice the smaller of (number of resampled differences <= 0, >= 0) plus one, over
-        R + 1. Noise that is neither the user's nor the seed's counts twice, so the test errs on the careful side.
+        R + 1. Noise that is neither the user's nor the seed's counts twice, so the test errs on the careful side. Where
+        only n users differ at all, resampling knows too little of their spread: then it is at least 2 / 2^n, the chance
+        that n differences of either sign agree.
 
     Raises:
         DataError: a target is missing or repeated on one side, the seeds differ, or a value is missing or not finite.
@@ -140,6 +143,7 @@ def paired_bootstrap(
     overall = resampled[:, -1]
     low, high = _interval(overall)
     smaller = min(np.count_nonzero(overall <= 0), np.count_nonzero(overall >= 0))
+    num_differing = np.count_nonzero((gap.values != 0).any(axis=(0, 2)))
     return Comparison(
         metric=metric,
         ours=own_mean,
@@ -148,7 +152,7 @@ def paired_bootstrap(
         relative_difference=float(difference[-1]) / abs(their_mean) if their_mean else None,
         low=low,
         high=high,
-        p_value=min(1.0, 2 * (int(smaller) + 1) / (num_resamples + 1)),
+        p_value=min(1.0, max(2 * (int(smaller) + 1) / (num_resamples + 1), 2.0 ** (1 - num_differing))),
         num_users=gap.values.shape[1],
         num_seeds=gap.values.shape[0],
         num_targets=int(gap.counts.sum()),
@@ -243,7 +247,10 @@ def _mean_of_blocks(block_sums: FloatArray, sums: _Sums) -> np.float64:
 
 
 def _resampled_means(sums: _Sums, num_resamples: int, random: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """Point estimates [B + 1] and their resamples [R, B + 1]; the last column is the mean over blocks."""
+    """Point estimates [B + 1] and their resamples [R, B + 1]; the last column is the mean over blocks.
+
+    A block of which a resample has drawn no user is not a number there, and left out of that mean.
+    """
     num_seeds, num_users, num_blocks = sums.values.shape
     by_seed = sums.values.sum(axis=1) / sums.counts.sum(axis=0)  # [S, B]
     by_seed = np.c_[by_seed, by_seed.mean(axis=1)]
@@ -254,8 +261,8 @@ def _resampled_means(sums: _Sums, num_resamples: int, random: np.random.Generato
         size = min(chunk, num_resamples - start)
         weights = random.multinomial(num_users, np.full(num_users, 1 / num_users), size=size).astype(np.float64)
         totals = weights @ sums.counts
-        means = (weights @ seed_mean) / np.maximum(totals, 1)
-        resampled[start : start + size] = np.c_[means, means.mean(axis=1)]
+        means = np.divide(weights @ seed_mean, totals, out=np.full_like(totals, np.nan), where=totals > 0)
+        resampled[start : start + size] = np.c_[means, np.nanmean(means, axis=1)]
     if num_seeds > 1:
         spread = by_seed.std(axis=0, ddof=1) / np.sqrt(num_seeds)
         resampled += spread * random.standard_t(num_seeds - 1, size=(num_resamples, 1))
@@ -264,5 +271,5 @@ def _resampled_means(sums: _Sums, num_resamples: int, random: np.random.Generato
 
 def _interval(resampled: FloatArray) -> tuple[float, float]:
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(resampled, [tail, 100 - tail])
+    low, high = np.nanpercentile(resampled, [tail, 100 - tail])
     return float(low), float(high)

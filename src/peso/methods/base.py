@@ -44,11 +44,12 @@ class BlockView(Protocol):
     def fresh_state(self) -> LowRank:
         """An adapter that adds nothing yet: A random, B zero."""
 
-    def input_grams(self, frozen: Sequence[LowRank]) -> dict[str, Tensor]:
-        """Mean x x^T of each adapted layer's inputs over the block's training targets, float32 [I, I].
+    def input_grams(self, frozen: Sequence[LowRank], blocks: Sequence[int]) -> dict[str, Tensor]:
+        """Mean x x^T of each adapted layer's inputs over blocks' training targets, float32 [I, I].
 
         Args:
             frozen: past adapters that are under the backbone while it reads them.
+            blocks: earlier ones, or the one about to be trained on.
         """
 
     def squared_gradients(self, block: int, parts: Sequence[Part] = ("lora",)) -> Mapping[Part, Sequence[Tensor]]:

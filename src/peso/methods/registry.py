@@ -10,6 +10,7 @@ from peso.methods.frozen import Frozen
 from peso.methods.full import Full
 from peso.methods.inf_lora import InfLora
 from peso.methods.lsat import Lsat
+from peso.methods.o_lora import OLora
 from peso.methods.orthogonal import Orthogonal
 from peso.methods.output_kl import OutputKl
 from peso.methods.peso import Peso
@@ -26,6 +27,7 @@ METHODS: dict[MethodName, Callable[[RunConfig], ContinualMethod]] = {
     "sd_lora": lambda config: Cumulative(config.cumulative, learns_magnitudes=True),
     "inf_lora": lambda config: InfLora(),
     "lsat": lambda config: Lsat(),
+    "o_lora": lambda config: OLora(config.o_lora),
     "orthogonal": lambda config: Orthogonal(config.orthogonal),
     "ewc": lambda config: Ewc(config.ewc),
     "output_kl": lambda config: OutputKl(config.output_kl, config.adapter.lora_alpha / config.adapter.r),

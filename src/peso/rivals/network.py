@@ -34,10 +34,15 @@ class SasRecNetwork(nn.Module):
         self.items = nn.Embedding(num_items, hidden_size)
         self.positions = nn.Embedding(max_history, hidden_size)
         self.dropout = nn.Dropout(dropout)
-        block = nn.TransformerEncoderLayer(
-            hidden_size, num_heads, hidden_size, dropout, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.blocks = nn.TransformerEncoder(block, num_blocks, nn.LayerNorm(hidden_size), enable_nested_tensor=False)
+        blocks = [
+            nn.TransformerEncoderLayer(
+                hidden_size, num_heads, hidden_size, dropout, activation="gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(num_blocks)
+        ]
+        norm = nn.LayerNorm(hidden_size)
+        self.blocks = nn.TransformerEncoder(blocks[0], num_blocks, norm, enable_nested_tensor=False)
+        self.blocks.layers = nn.ModuleList(blocks)  # the encoder's own are copies that all start alike
         nn.init.normal_(self.items.weight, std=INITIAL_SPREAD)
         nn.init.normal_(self.positions.weight, std=INITIAL_SPREAD)
 

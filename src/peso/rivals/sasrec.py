@@ -14,7 +14,7 @@ from peso.data.examples import targets_of_block
 from peso.memory.order import share_to_shuffle
 from peso.rivals.network import SasRecNetwork
 from peso.rivals.scoring import best_items
-from peso.rivals.training import Stage, train
+from peso.rivals.training import ROWS_PER_STEP, WEIGHT_DECAY, Stage, train
 from peso.seeding import derive_seed
 
 
@@ -70,7 +70,7 @@ class SasRec(Baseline):
     @classmethod
     def config(cls) -> dict[str, Any]:
         """See `Baseline.config`."""
-        return asdict(cls.settings)
+        return asdict(cls.settings) | {"rows_per_step": ROWS_PER_STEP, "weight_decay": WEIGHT_DECAY}
 
     def lists(self, targets: IntArray, k: int, allowed: IntArray) -> IntArray:
         """See `Baseline.lists`."""

@@ -14,7 +14,6 @@ from peso.studies.plan import Arm, Pair, Plan
 from peso.studies.running import Outcome
 
 RANKS = (2, 8, 32, 64)
-"""The larger ones are also tried at half the rate, for at equal scale they move a layer further."""
 ALL_WEIGHTS = "full"
 """The method that trains the whole backbone: what a larger adapter may come near."""
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -36,11 +35,7 @@ def capacities(config: RunConfig) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {AS_CONFIGURED: {}}
     for rank in RANKS:
         if rank != adapter.r:
-            scaled = adapter_of_rank(config, rank)
-            found[f"rank {rank}"] = {"adapter": scaled}
-        if rank > adapter.r:
-            slower = {"learning_rate": config.training.learning_rate / 2}
-            found[f"rank {rank}, half the rate"] = {"adapter": scaled, "training": slower}
+            found[f"rank {rank}"] = {"adapter": adapter_of_rank(config, rank)}
     found["attention only"] = {"adapter": {"target_modules": ATTENTION}}
     found["feed-forward only"] = {"adapter": {"target_modules": FEED_FORWARD}}
     found["adapter alone"] = {"training": {"token_rows_learning_rate": STANDSTILL}}
@@ -69,7 +64,7 @@ def plan_capacities(config: RunConfig, dataset: Dataset) -> Plan:
     modules = ", ".join(config.adapter.target_modules)
     notes = [
         f'"{AS_CONFIGURED}" is rank {config.adapter.r} on {modules}.',
-        f"Half the rate is that of A and B alone. {ALL_WEIGHTS} has a rate of its own ({config.full.learning_rate:g}).",
+        f"{ALL_WEIGHTS} has a rate of its own ({config.full.learning_rate:g}).",
         "An adapter of another rank or place has a base of its own: the same backbone, another first adapter.",
         '"Adapter alone" and "token rows alone" hold the other part still in later blocks only; on block 0 both train.',
         "Left out, because no configuration expresses it: an adapter without trainable token rows from the start, and "

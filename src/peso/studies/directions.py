@@ -7,6 +7,8 @@ from torch import Tensor
 
 from peso.config import DEFAULT_STRENGTHS, RunConfig
 from peso.data.dataset import Dataset
+from peso.data.examples import targets_of_block
+from peso.errors import DataError
 from peso.experiments.markdown import Cell
 from peso.experiments.shares import ShareCurve, shares_picture
 from peso.methods.theory import Shares, measured_shares
@@ -26,7 +28,17 @@ NUM_BINS = 8
 
 
 def plan_directions(config: RunConfig, dataset: Dataset) -> Plan:
-    """Single evolving LoRA, the term whose strength is lambda, and the decoupled pull."""
+    """Single evolving LoRA, the term whose strength is lambda, and the decoupled pull.
+
+    Raises:
+        DataError: block 1 has too few training targets to tell directions apart.
+    """
+    num_targets = len(targets_of_block(dataset, 1, "train")) if dataset.num_blocks > 1 else 0
+    if num_targets < NUM_BINS:
+        raise DataError(
+            f"study directions finds directions in the gradients of block 1's training targets, and there are "
+            f"{num_targets}; use a workspace with at least {NUM_BINS}."
+        )
     arms = [method_arm(REFERENCE)]
     for strength in STRENGTHS:
         arm = method_arm("peso", proximal=anchored_by(TERM, strength))

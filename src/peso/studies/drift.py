@@ -13,7 +13,7 @@ from peso.studies.methods_compared import method_arm
 from peso.studies.plan import Arm, Pair, Plan
 from peso.studies.running import Outcome
 
-LEAST_USERS, LEAST_ITEMS = 10, 20
+LEAST_USERS, LEAST_ITEMS, LEAST_BLOCKS = 10, 20, 2
 METHODS = ("frozen", "single", "peso")
 CHANGES: dict[str, dict[str, float]] = {
     "default": {},
@@ -33,13 +33,14 @@ def plan_worlds(config: RunConfig, dataset: Dataset) -> Plan:
     """Frozen, single and PESO in every world; worlds have as many users, items and blocks as the workspace's data.
 
     Raises:
-        DataError: the workspace is smaller than any simulated world.
+        DataError: the workspace is smaller than any simulated world with an update.
     """
     size = {"num_users": dataset.num_users, "num_items": dataset.num_items, "num_blocks": dataset.num_blocks}
-    if dataset.num_users < LEAST_USERS or dataset.num_items < LEAST_ITEMS:
+    if dataset.num_users < LEAST_USERS or dataset.num_items < LEAST_ITEMS or dataset.num_blocks < LEAST_BLOCKS:
         raise DataError(
-            f"study drift simulates worlds of the workspace's size, {dataset.num_users} users and {dataset.num_items} "
-            f"items; use a workspace with at least {LEAST_USERS} and {LEAST_ITEMS}."
+            f"study drift simulates worlds of the workspace's size, {dataset.num_users} users, {dataset.num_items} "
+            f"items and {dataset.num_blocks} blocks; use one with at least {LEAST_USERS}, {LEAST_ITEMS} and "
+            f"{LEAST_BLOCKS}."
         )
     worlds = {name: SimulationSettings.model_validate(size | change) for name, change in CHANGES.items()}
     arms = [Arm(f"{name}: {method}", method_arm(method).overrides, name) for name in worlds for method in METHODS]

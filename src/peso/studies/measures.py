@@ -28,7 +28,7 @@ class Measure:
     @property
     def key(self) -> str:
         """Its key in a study's JSON."""
-        return self.metric if self.protocol == "in_block" else f"next_block_{self.metric}"
+        return self.metric if self.protocol == "in_block" else f"{self.protocol}_{self.metric}"
 
     @property
     def label(self) -> str:

@@ -12,7 +12,11 @@ from peso.studies.plan import Arm, Pair, Plan
 from peso.studies.running import Outcome
 
 MODEL, COUNTS, CONTENT = "model alone", "model + counts", "model + counts + content"
-MEMORIES = {MODEL: {"use": False}, COUNTS: {"content_weight": 0}, CONTENT: {"content_weight": "auto"}}
+MEMORIES = {
+    MODEL: {"use": False},
+    COUNTS: {"use": True, "content_weight": 0},
+    CONTENT: {"use": True, "content_weight": "auto"},
+}
 RESERVED = 0.2
 """Share of beams and places that some arms keep for new items."""
 TARGETS = {"known_item": "Targets that an earlier event names", "new_item": "Targets that none names"}

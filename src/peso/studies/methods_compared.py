@@ -22,7 +22,7 @@ REFERENCE, OURS = "single", "peso"
 WITH_MEMORY, REFERENCE_WITH_MEMORY = "peso + memory", "single + memory"
 CUMULATIVE = ("sum_lora", "sd_lora")
 """Methods that keep past adapters beside the current one, in the variants of Table 1."""
-OTHERS_WITH_A_PAST = ("inf_lora", "lsat")
+OTHERS_WITH_A_PAST = ("inf_lora", "o_lora", "lsat")
 """More methods of more than one adapter."""
 USER_DISJOINT = "user-disjoint"
 """The split in which blocks share no user."""
@@ -91,7 +91,8 @@ def plan_cumulative(config: RunConfig, dataset: Dataset) -> Plan:
     pairs += against_the_others(natural)
     notes = [
         "In the user-disjoint split all of a user's events are of one block, drawn at random; arms of different splits "
-        "have different targets and do not compare."
+        "have different targets and do not compare. Items keep their semantic IDs, which may have been learned from "
+        "block 0 of the natural split.",
     ]
     worlds = {USER_DISJOINT: UserSplit()}
     return Plan(

@@ -25,7 +25,7 @@ def plan_shares(config: RunConfig, dataset: Dataset) -> Plan:
     chosen = share_to_shuffle(dataset)
     shares = {_name(share, share == chosen): share for share in SHARES}
     arms = [_arm(name, config.training.epochs, share) for name, share in shares.items()]
-    passes, later_passes = config.backbone.epochs // 2, math.ceil(config.training.epochs / 2)
+    passes, later_passes = (math.ceil(epochs / 2) for epochs in (config.backbone.epochs, config.training.epochs))
     arms.append(_arm(FEWER_PASSES, later_passes, 0.0, backbone={"epochs": passes}))
     in_order, best = arms[0].name, _name(chosen, is_chosen=True)
     pairs = [Pair(arm.name, in_order, f"against {IN_ORDER}") for arm in arms[1:]]

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from peso.baselines.run import run_baselines
+from peso.baselines.run import LIST_LENGTH, run_baselines
 from peso.baselines.text import text_rivals
 from peso.config import RunConfig, make_config
 from peso.data.list_rules import ListRules
 from peso.data.storage import load_dataset
+from peso.errors import ConfigError
 from peso.experiments.results import RunRecord, Variant, read_record
 from peso.studies.plan import Arm, Plan
 from peso.studies.side_by_side import Job, run_in_turn, run_side_by_side
@@ -51,9 +52,16 @@ def run_plan(workspace: Path, plan: Plan, num_seeds: int, config_file: Path | No
         num_jobs: runs at a time, at least 1, each with its share of the cores.
 
     Raises:
+        ConfigError: lists are shorter than those of rivals that they are compared with.
         PesoError: the data, a configuration or a run is not usable; what is finished by then stays.
     """
     configs = [(arm, config_of(plan, arm, seed, config_file)) for seed in range(num_seeds) for arm in plan.arms]
+    lengths = [config.decoding.num_recommendations for _, config in configs]
+    if plan.rivals and min(lengths) < LIST_LENGTH:
+        raise ConfigError(
+            f"decoding.num_recommendations is {min(lengths)}, and rivals list {LIST_LENGTH} items; a study that "
+            f"compares them needs at least as many."
+        )
     workspaces = {"": workspace}
     workspaces |= {name: prepare_world(workspace, name, settings) for name, settings in plan.worlds.items()}
     jobs = [Job(f"{arm.name}, seed {config.seed}", workspaces[arm.world], config) for arm, config in configs]

@@ -111,7 +111,7 @@ class RunView:
         self._watching.close()
 
     @torch.no_grad()
-    def input_grams(self, frozen: Sequence[LowRank]) -> dict[str, Tensor]:
+    def input_grams(self, frozen: Sequence[LowRank], blocks: Sequence[int]) -> dict[str, Tensor]:
         """See `BlockView`."""
         assert self._model is not None, "inputs are those of adapted layers"
         silent = read_low_rank(self._model).scaled(0.0)
@@ -130,16 +130,17 @@ class RunView:
             return count
 
         handles = [layers[name].register_forward_pre_hook(counting(name)) for name in layers]
-        rows = training_rows(self._materials, targets_of_block(self.dataset, self.block, "train"))
         num_tokens = 0
         with layer_by_layer(model):
-            for chosen in evaluation_batches(builder, rows):
-                batch = builder.batch(rows.take(chosen)).to(model.device)
-                places = torch.arange(batch.input_ids.shape[1])
-                lengths = torch.from_numpy(builder.row_lengths(rows.take(chosen)))
-                is_real[:] = [(places < lengths[:, None]).flatten().to(model.device)]
-                num_tokens += int(is_real[0].sum())
-                hidden_states(model, batch)
+            for block in blocks:
+                rows = training_rows(self._materials, targets_of_block(self.dataset, block, "train"))
+                for chosen in evaluation_batches(builder, rows):
+                    batch = builder.batch(rows.take(chosen)).to(model.device)
+                    places = torch.arange(batch.input_ids.shape[1])
+                    lengths = torch.from_numpy(builder.row_lengths(rows.take(chosen)))
+                    is_real[:] = [(places < lengths[:, None]).flatten().to(model.device)]
+                    num_tokens += int(is_real[0].sum())
+                    hidden_states(model, batch)
         for handle in handles:
             handle.remove()
         return {name: gram / num_tokens for name, gram in grams.items()}

@@ -1,6 +1,7 @@
 """AdamW over flat parameters with a warm-up and cosine schedule, and a state that survives a kill."""
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ class FlatOptimizer:
         weight_decay: float,
         num_steps: int,
         warmup_fraction: float,
+        undecayed: Collection[str] = (),
     ) -> None:
         """Prepares the optimizer.
 
@@ -27,14 +29,21 @@ class FlatOptimizer:
             weight_decay: decoupled decay.
             num_steps: steps of the whole schedule.
             warmup_fraction: share of them with a linearly rising rate.
+            undecayed: parts without decay.
         """
         self.parts = parts
         self._peaks = learning_rates
         self._num_steps = num_steps
         self._num_warmup = max(1, round(warmup_fraction * num_steps))
         self._adamw = torch.optim.AdamW(
-            [{"params": [part.data], "lr": learning_rates[name]} for name, part in parts.items()],
-            weight_decay=weight_decay,
+            [
+                {
+                    "params": [part.data],
+                    "lr": learning_rates[name],
+                    "weight_decay": 0.0 if name in undecayed else weight_decay,
+                }
+                for name, part in parts.items()
+            ],
             fused=True,
         )
         self.step_number = 0

@@ -222,8 +222,8 @@ def not_planned(config: RunConfig) -> list[str]:
     parts = {
         "the alignment of titles with semantic IDs": config.alignment.epochs > 0,
         "the adapter of all data so far": config.method == "lsat",
-        "past adapters": config.method in ("sum_lora", "sd_lora", "inf_lora"),
-        "what the method's own penalty keeps": config.method in ("ewc", "orthogonal", "output_kl"),
+        "past adapters": config.method in ("sum_lora", "sd_lora", "inf_lora", "o_lora"),
+        "what the method's own penalty keeps": config.method in ("ewc", "o_lora", "orthogonal", "output_kl"),
     }
     return [part for part, is_left_out in parts.items() if is_left_out]
 

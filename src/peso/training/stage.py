@@ -38,6 +38,7 @@ class Stage:
         learning_rates: peak rate of each part.
         batch_targets: targets per optimizer step.
         weight_decay: decoupled decay.
+        undecayed: parts without decay.
         training: passes, precision, warm-up, clipping.
         seed: the run's seed.
         penalised_part: the part whose gradient the penalty adds to.
@@ -65,6 +66,7 @@ class Stage:
     weight_decay: float
     training: TrainingConfig
     seed: int
+    undecayed: tuple[str, ...] = ()
     penalised_part: str = ""
     add_penalty: AddPenalty | None = None
     pull: Pull | None = None

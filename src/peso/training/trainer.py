@@ -61,7 +61,12 @@ def train_stage(
     # Another order changes no length, and so no batch.
     plan = [_batches(stage, epoch) for epoch in range(stage.epochs)]
     optimizer = FlatOptimizer(
-        stage.parts, stage.learning_rates, stage.weight_decay, sum(map(len, plan)), stage.training.warmup_fraction
+        stage.parts,
+        stage.learning_rates,
+        stage.weight_decay,
+        sum(map(len, plan)),
+        stage.training.warmup_fraction,
+        stage.undecayed,
     )
     starts = {name: part.snapshot() for name, part in stage.parts.items()} if stage.share != 1 else {}
     records: list[EpochRecord] = []

@@ -71,6 +71,7 @@ def update_stage(
         weight_decay=training.weight_decay,
         training=training,
         seed=config.seed,
+        undecayed=(MAGNITUDES,),  # factors, whose rest is at 1
         penalised_part=LORA,
         add_penalty=add_penalty,
         pull=pull if pulls else None,

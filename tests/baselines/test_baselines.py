@@ -180,6 +180,8 @@ def test_text_neighbours_by_hand() -> None:
     (few,) = rival(dataset, 1).lists(np.array([2]), 3, np.array([2, 4]))
     assert few.tolist() == [2, 4, -1]
     assert rival.config() != text_neighbours(vectors[::-1].copy()).config()
+    (popular,) = rival(dataset, 1).lists(np.array([0]), 3, np.array([1, 2, 3, 8, 9]))
+    assert popular.tolist() == [1, 2, 8], "who has no history gets what is taken most, in this block first"
 
 
 def test_the_rival_by_texts_is_there_where_peso_encoded_the_items(tmp_path: Path) -> None:

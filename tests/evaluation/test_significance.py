@@ -73,6 +73,17 @@ def test_luck_of_users_and_seeds_together_is_covered() -> None:
     assert covered >= 87  # 95 expected; fewer than 87 of 100 has a chance below 0.1 %
 
 
+@pytest.mark.parametrize(("num_differing", "least"), [(1, 1.0), (3, 0.25), (5, 0.0625), (12, 0.0)])
+def test_few_users_who_differ_prove_little(num_differing: int, least: float) -> None:
+    """However sure the resamples look: of so few signs all agree by chance that often."""
+    theirs = np.random.default_rng(7).normal(size=(1, 200, 2))
+    ours = theirs.copy()
+    ours[0, :num_differing] += 1.0
+    result = paired_bootstrap(frame(ours, [0]), frame(theirs, [0]), "log_likelihood", 2000)
+    assert result.p_value >= least
+    assert (result.p_value < 0.01) == (least == 0)
+
+
 def test_seeds_that_disagree_widen_the_interval() -> None:
     shift = np.array([-1.0, 0.0, 1.0])[:, None, None]
     base = np.random.default_rng(3).normal(size=(1, 200, 2)).repeat(3, axis=0)
@@ -87,6 +98,18 @@ def test_block_means_are_the_blocks_means() -> None:
     assert [mean.block for mean in means] == [1, 2, 3, None]
     np.testing.assert_allclose([mean.mean for mean in means], [*values.mean(axis=(0, 1)), values.mean()])
     assert all(mean.low < mean.mean < mean.high for mean in means)
+
+
+def test_a_block_that_a_resample_misses_counts_as_nothing() -> None:
+    """Block 2 has two users of forty, so that one resample in eight draws neither: that is no value of zero."""
+    values = -12 + np.random.default_rng(8).normal(size=(1, 40, 2))
+    targets = frame(values, [0]).filter((pl.col("block") == 1) | pl.col("user_id").is_in(["u0", "u1"]))
+    means = block_means(targets, "log_likelihood", 500)
+    assert [mean.block for mean in means] == [1, 2, None]
+    assert all(-16 < mean.low <= mean.mean <= mean.high < -8 for mean in means)
+    lower = targets.with_columns(pl.col("log_likelihood") - 1)
+    result = paired_bootstrap(targets, lower, "log_likelihood", 500)
+    assert [result.low, result.high] == pytest.approx([1, 1])
 
 
 def test_unlike_sides_are_refused() -> None:

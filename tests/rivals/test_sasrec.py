@@ -116,6 +116,13 @@ def test_a_state_does_not_depend_on_later_items() -> None:
     assert not torch.allclose(network(items)[:, 4:], network(changed)[:, 4:])
 
 
+def test_blocks_start_with_weights_of_their_own() -> None:
+    first, second = SasRecNetwork(20, 6, 8, 2, 2, 0.0).blocks.layers
+    matrices = [name for name, values in first.named_parameters() if values.dim() == 2]
+    assert len(matrices) == 4
+    assert all(not torch.equal(first.get_parameter(name), second.get_parameter(name)) for name in matrices)
+
+
 def test_scores_are_ranked_and_normalised_over_candidates() -> None:
     dataset = tiny_dataset(30, 40, 3)
     torch.manual_seed(0)

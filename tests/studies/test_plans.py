@@ -21,7 +21,7 @@ from peso.studies.curves import RATE_FACTORS
 from peso.studies.methods_compared import plan_all_methods, plan_cumulative
 from peso.studies.order import CHOSEN, FEWER_PASSES, plan_shares
 from peso.studies.plan import Reencoded, UserSplit
-from peso.studies.registry import STUDIES
+from peso.studies.registry import STUDIES, run_study
 from peso.studies.running import config_of
 from peso.studies.tokenizers import plan_tokenizers
 from peso.studies.worlds import prepare_world
@@ -116,7 +116,7 @@ def test_capacity_keeps_the_scale_of_the_adapter() -> None:
 
 def test_table_1_has_every_variant_of_the_cumulative_methods() -> None:
     names = [arm.name for arm in plan_cumulative(CONFIG, DATASET).arms]
-    assert len(names) == 2 * (2 + 2 * 4 + 2) and {
+    assert len(names) == 2 * (2 + 2 * 4 + 3) and {
         "user-disjoint: sd_lora, latest, inherit",
         "sum_lora, all, fresh",
         "sd_lora, latest, inherit",
@@ -187,6 +187,34 @@ def test_data_that_do_not_suffice_are_refused() -> None:
         STUDIES["matrix"].plan(CONFIG, tiny_dataset(num_blocks=2))
     with pytest.raises(DataError, match="8 users"):
         STUDIES["drift"].plan(CONFIG, tiny_dataset(num_users=8))
+    with pytest.raises(DataError, match="and 1 blocks"):
+        STUDIES["drift"].plan(CONFIG, tiny_dataset(num_blocks=1))
+    with pytest.raises(DataError, match="there are 0; use"):
+        STUDIES["directions"].plan(CONFIG, tiny_dataset(num_blocks=1))
+
+
+def test_short_lists_are_not_compared_with_long_ones(tmp_path: Path) -> None:
+    fill_workspace(tmp_path, tiny_dataset())
+    file = tmp_path / "short.toml"
+    file.write_text("[decoding]\nnum_recommendations = 5\n")
+    with pytest.raises(ConfigError, match="num_recommendations is 5, and rivals list 10"):
+        run_study("table2", tmp_path, 1, tmp_path / "results", file)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_memories_are_told_apart_whatever_the_base_configuration_says(tmp_path: Path) -> None:
+    file = tmp_path / "base.toml"
+    file.write_text("[memory]\nuse = false\n")
+    plan = STUDIES["memory"].plan(make_config(file), DATASET)
+    memories = [config_of(plan, arm, 0, file).memory for arm in plan.arms[:3]]
+    assert [memory.use for memory in memories] == [False, True, True]
+    assert memories[1] != memories[2]
+
+
+def test_half_of_one_pass_is_a_pass() -> None:
+    plan = plan_shares(make_config(None, {"backbone": {"epochs": 1}, "training": {"epochs": 1}}), shop_dataset())
+    fewer = next(config_of(plan, arm, 0, None) for arm in plan.arms if arm.name == FEWER_PASSES)
+    assert (fewer.backbone.epochs, fewer.training.epochs) == (1, 1)
 
 
 def test_worlds_are_made_once_and_told_apart_by_their_settings(tmp_path: Path) -> None:

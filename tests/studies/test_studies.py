@@ -16,19 +16,24 @@ import peso.training.measure
 import peso.training.search
 import peso.training.stream
 from peso.baselines.run import BASELINES
+from peso.config import make_config
+from peso.data.storage import load_dataset
 from peso.errors import WorkspaceError
 from peso.evaluation.forgetting import transfer
 from peso.evaluation.significance import Comparison, holm
-from peso.experiments.results import RunRecord, Variant
+from peso.experiments.results import RunRecord, Variant, read_record
 from peso.methods.registry import METHODS
 from peso.studies.anchor import plan_rivals
+from peso.studies.chosen_rates import with_chosen_rates
 from peso.studies.claims import correct_together, sentences
 from peso.studies.curves import best_of_curves
 from peso.studies.measures import NDCG, run_numbers, spread, spread_text
 from peso.studies.model_matrix import gains, matrix_of, targets_of_every_model
 from peso.studies.plan import Pair, Plan
-from peso.studies.registry import run_study
+from peso.studies.registry import STUDIES, run_study
 from peso.studies.running import Outcome
+from peso.studies.writing import study_record, write_study
+from peso.types import StudyName
 from worlds import TINY_CONFIG, fill_workspace, tiny_dataset
 
 SEEDS = 2
@@ -63,6 +68,30 @@ def test_a_study_without_some_arms_shows_the_others_alike(workspace: Path, table
     assert len(fewer["tests"]) < len(table["tests"])
     assert fewer["command"].endswith("small.toml --without lsat --without 'peso + memory'")
     assert "- Left out: lsat, peso + memory." in (results / "table2.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES.keys() - {"table2", "matrix", "directions"}))
+def test_every_study_writes_its_page(workspace: Path, table: dict[str, Any], tmp_path: Path, name: StudyName) -> None:
+    """From the records of one method in the place of every other's: where nothing differs, nothing is claimed."""
+    runs = [read_record(folder) for folder in sorted((workspace / "runs").glob("peso-*"))]
+    of_peso = [run for run in runs if not run.result["config"]["memory"]["use"]]
+    (rival,) = (read_record(folder) for folder in (workspace / "baselines").glob("successor-*"))
+    assert len(of_peso) == SEEDS
+    config = make_config(workspace / "small.toml")
+    study, dataset = STUDIES[name], load_dataset(workspace / "data")
+    plan = study.plan(config, dataset)
+    variants = {arm.name: Variant(arm.name, "peso", "known", of_peso) for arm in plan.arms}
+    variants |= {one.name: Variant(one.name, one.name, "known", [rival]) for one in plan.rivals}
+    outcome = Outcome(plan, variants, {world: workspace for world in ("", *plan.worlds)})
+    findings = with_chosen_rates(study.present(outcome), outcome)
+    write_study(tmp_path, study_record(study, outcome, findings, config, range(SEEDS), "peso study"), findings)
+    page = (tmp_path / f"{name}.md").read_text()
+    assert all(arm.name in page for arm in plan.arms)
+    assert (tmp_path / f"{name}.svg").stat().st_size > 1000
+    between_arms = [
+        test for test in findings.tests if {test.pair.ours, test.pair.theirs} <= {a.name for a in plan.arms}
+    ]
+    assert all(test.comparison.p_value == 1 for test in between_arms)
 
 
 def results_of(workspace: Path, method: str, has_memory: bool = False) -> list[dict[str, Any]]:

@@ -14,7 +14,9 @@ Written by `make bench` (one: `.venv/bin/python -m benchmarks.NAME [--quick] [--
 are measured in one process, in turns, and the ratio is the median over turns. The data are the Video Games release
 where it is at hand, a simulated world elsewhere; models are untrained (speed does not depend on the weights).
 The rivals are in [`benchmarks/rivals.py`](../../../benchmarks/rivals.py): the Trainer of transformers with one padded
-example per target at its best batch size, and `generate` with ten beams and a trie as `prefix_allowed_tokens_fn`.
+example per target at its best batch size, and `generate` with ten beams and a trie as `prefix_allowed_tokens_fn`:
+*alone* one user at a time with the adapter beside the weights, as the released code does it, *alone merged* with the
+adapter in the weights, *batched* that at its best batch size.
 """
 
 

@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peso.config import AdapterConfig
@@ -124,6 +126,26 @@ def test_another_user_of_the_line_changes_no_bit(template: TemplateName, written
     assert torch.equal(before[owner != 0], after[owner != 0])
     assert not torch.equal(before[owner == 0], after[owner == 0])
     assert torch.equal(losses_before[4:], losses_after[4:]) and not torch.equal(losses_before[:4], losses_after[:4])
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("template", ["sid", "instruct"])
+def test_flex_attention_reads_the_mask_as_scaled_dot_products_do(template: TemplateName) -> None:
+    """Forward, uncompiled: on a CPU it knows no way back."""
+    dataset = users([[1, 2, 3, 4], [5, 6, 7, 11, 13], [20, 21, 22, 23]])
+    builder, _ = tiny_builder(tiny_backbone()[1], dataset, tiny_codes(), template)
+    rows = many_targets_per_row(dataset, np.arange(len(dataset.event_item)), 100, 20)
+    visibility = builder.batch(rows, line_tokens=40).visibility
+    assert visibility is not None
+    lines, length = visibility.user.shape
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(lines, 2, length, 8, generator=generator) for _ in range(3))
+    ours = flex_attention(query, key, value, block_mask=visibility.block_mask())
+    theirs = scaled_dot_product_attention(query, key, value, visibility.dense_mask(torch.float32))
+    is_real = (visibility.user >= 0)[:, None, :, None].expand_as(theirs)
+    torch.testing.assert_close(ours[is_real], theirs[is_real], rtol=1e-4, atol=1e-5)
+    causal = scaled_dot_product_attention(query, key, value, is_causal=True)
+    assert not torch.allclose(ours[is_real], causal[is_real])
 
 
 def test_every_row_is_in_one_line_and_fits() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from peso.config import RunConfig
+from peso.config import DEFAULT_STRENGTHS, RunConfig
 from peso.data.dataset import Dataset
 from peso.experiments.frontier import CurvePoint, curves_picture
 from peso.studies.claims import run_tests
@@ -30,6 +30,8 @@ STRENGTHS: Mapping[ProximalForm, tuple[float, ...]] = {
     "l2": (0.001, 0.01, 0.1, 1),
 }
 """Grid of each form; the paper's grid for Eq. 12 ends at 8, where the term still does next to nothing."""
+CHOSEN = "decoupled, auto"
+"""The arm whose blocks choose the strength themselves."""
 RATE_FACTORS = (0.1, 0.25, 0.5, 1.0, 2.0)
 AS_CONFIGURED = {"rate_factors": [1.0]}
 """Of `training`: no rate is chosen, so that what varies is what a study varies."""
@@ -47,7 +49,7 @@ def scaled_rates(config: RunConfig, factor: float) -> dict[str, Any]:
 
 
 def plan_strengths(config: RunConfig, dataset: Dataset) -> Plan:
-    """PESO in four forms, each over its grid, beside single evolving LoRA."""
+    """PESO in four forms, each over its grid and once as every block chooses, beside single evolving LoRA."""
     arms = [method_arm(REFERENCE)]
     curves: dict[str, Mapping[str, float]] = {}
     for form, strengths in STRENGTHS.items():
@@ -57,8 +59,14 @@ def plan_strengths(config: RunConfig, dataset: Dataset) -> Plan:
             for name, strength in names.items()
         ]
         curves[form] = names
-    plan = against_reference(arms, ["A strength means something else in every form; compare curves, not strengths."])
-    return Plan(plan.arms, plan.pairs, curves, notes=plan.notes)
+    arms.append(Arm(CHOSEN, method_arm("peso", proximal=anchored_by("decoupled", "auto")).overrides))
+    notes = [
+        "A strength means something else in every form; compare curves, not strengths.",
+        f'"{CHOSEN}": each block chooses among 0 and four multiples of the default on its validation targets.',
+    ]
+    plan = against_reference(arms, notes)
+    pairs = [*plan.pairs, Pair(CHOSEN, f"decoupled {DEFAULT_STRENGTHS['decoupled']:g}", "against the default strength")]
+    return Plan(plan.arms, pairs, curves, notes=notes, references=plan.references)
 
 
 def plan_rates(config: RunConfig, dataset: Dataset) -> Plan:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from peso.baselines.base import Baseline
 from peso.baselines.run import BASELINES
@@ -39,7 +39,7 @@ def method_arm(method: str, **overrides: Any) -> Arm:
     return Arm(method, {"method": method, "memory": {"use": False}} | overrides)
 
 
-def anchored_by(form: ProximalForm, strength: float) -> dict[str, Any]:
+def anchored_by(form: ProximalForm, strength: float | Literal["auto"]) -> dict[str, Any]:
     """The section `proximal` of a form by itself; only the decoupled pull measures by what the base configuration says.
 
     Versions go all the way to where training ends.

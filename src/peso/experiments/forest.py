@@ -48,8 +48,10 @@ def forest(panels: Sequence[tuple[str, Sequence[Difference]]]) -> str:
             line empty there.
     """
     labels = list(dict.fromkeys(one.label for _, differences in panels for one in differences))
-    longest = max((len(label) for label in labels), default=0)
-    size = (2.5 * len(panels) + 0.075 * longest + 0.5, 0.26 * len(labels) + 1.1)
+    texts = [label.split("\n") for label in labels] or [[""]]
+    longest = max(len(line) for lines in texts for line in lines)
+    height = 0.26 + 0.14 * (max(map(len, texts)) - 1)
+    size = (2.5 * len(panels) + 0.075 * longest + 0.5, height * len(labels) + 1.1)
     with plt.rc_context(STYLE):
         figure, all_axes = plt.subplots(
             1, max(1, len(panels)), figsize=size, layout="constrained", squeeze=False, sharey=True

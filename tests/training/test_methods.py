@@ -143,6 +143,8 @@ def test_only_its_own_parameters_change(workspace: Path, variant: str, tmp_path:
 def test_storage_is_as_documented(workspace: Path, variant: str) -> None:
     folder = run_of(workspace, variant) / "adapters" / f"block_{LAST}"
     if (folder / "backbone").exists():
+        assert variant.startswith("full") and not list(folder.glob("adapter*"))
+        assert load_weights(folder / "backbone").num_parameters() > 0
         return
     base = read_base(materials_of(workspace, variant), workspace / "bases")
     model = PeftModel.from_pretrained(load_weights(base.folder / "backbone"), str(folder))

@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from peso.config import RunConfig, dump_config
+from processes import wait_for
 
 _TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "peso"]
 
@@ -29,11 +29,7 @@ def start(workspace: Path, config: RunConfig, *flags: str) -> subprocess.Popen[b
 def resume_after_a_kill(workspace: Path, config: RunConfig) -> None:
     """Kills one of two processes in block 1, which must end the other without a result, and resumes the run."""
     process = start(workspace, config)
-    deadline = time.monotonic() + 300
-    while not list(workspace.glob("runs/*/checkpoint_block_1*.safetensors")):
-        assert process.poll() is None, "the run ended before its first checkpoint"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    wait_for(workspace, "runs/*/checkpoint_block_1*.safetensors", lambda: process.poll() is None)
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
     os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
     process.communicate(timeout=200)

@@ -1,5 +1,6 @@
 """Every study's plan: configurations that exist, comparisons of what is run, and what cannot be run refused."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -200,6 +201,12 @@ def test_short_lists_are_not_compared_with_long_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="num_recommendations is 5, and rivals list 10"):
         run_study("table2", tmp_path, 1, tmp_path / "results", file)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_configuration_that_can_be_read_only_once_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="can be read only once"):
+        run_study("table2", tmp_path, 1, tmp_path / "results", tmp_path / "pipe")
 
 
 def test_memories_are_told_apart_whatever_the_base_configuration_says(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """A frozen backbone in shards over two processes: half the bytes in each, and the numbers of one that has it whole."""
 
-import time
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -29,7 +28,7 @@ from peso.training.materials import load_materials
 from peso.training.processes import own_passes
 from peso.training.recommending import recommend_for_user
 from peso.training.stream import run_stream
-from processes import run_two
+from processes import run_two, wait_for
 from runs import assert_same_numbers
 from streams import config, fill
 
@@ -93,11 +92,11 @@ def test_a_sharded_run_resumes_after_one_process_is_killed(tmp_path: Path) -> No
     alone = run_stream(fill(tmp_path / "alone" / "world"), config_of(source, "none"))
     chosen, workspace = config_of(source, "fsdp"), fill(tmp_path / "shared" / "world")
     processes = begin_run(workspace, chosen)
-    deadline = time.monotonic() + 300
-    while not list(workspace.glob("runs/*/checkpoint_block_1*.safetensors")):
-        assert all(process.is_alive() for process in processes), "the run ended before its first checkpoint"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    wait_for(
+        workspace,
+        "runs/*/checkpoint_block_1*.safetensors",
+        lambda: all(process.is_alive() for process in processes),
+    )
     processes[1].kill()
     assert all(ends_of(processes)), "the other cannot go on alone"
     assert not list(workspace.glob("runs/*/result.json"))

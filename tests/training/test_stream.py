@@ -1,7 +1,6 @@
 """A whole run on a small world: resumable to the bit, and what the proximal term does to it."""
 
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from peso.files import read_json
 from peso.lm.backbone import load_weights
 from peso.training.recommending import recommend_for_user
 from peso.training.stream import run_stream
+from processes import wait_for
 from streams import SMALL, config, fill
 
 
@@ -154,11 +154,7 @@ def test_killed_runs_resume_to_the_same_numbers(tmp_path: Path, runs: dict[str, 
     ]
     for number, sign in enumerate(signs):
         process = begin(*command, *(["--resume"] if number else []), paths=outputs)
-        deadline = time.monotonic() + 120
-        while not list(workspace.glob(sign)):
-            assert process.is_alive(), f"the run ended before {sign} appeared"
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+        wait_for(workspace, sign, process.is_alive)
         process.kill()
         process.join()
     with pytest.raises(WorkspaceError, match="add --resume"):

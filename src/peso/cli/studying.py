@@ -37,7 +37,7 @@ def study(
     """Run a study's missing runs, compare them with paired tests, and write what may be claimed."""
     from peso.studies.request import check_request
 
-    check_request(name, seeds, jobs)
+    check_request(name, seeds, jobs, config)
     require_data(workspace)
     show_progress()
 

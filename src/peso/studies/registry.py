@@ -84,7 +84,7 @@ def run_study(
             folder.
         DataError: the data do not suffice for this study.
     """
-    check_request(name, num_seeds, num_jobs)
+    check_request(name, num_seeds, num_jobs, config_file)
     study = next(study for known, study in STUDIES.items() if known == name)
     config = make_config(config_file)
     dataset = load_dataset(workspace / "data")

@@ -82,6 +82,7 @@ StudyName = Literal[
     "table2",
     "table3",
     "fig2",
+    "metrics",
     "fig3",
     "fig4",
     "anchor",

@@ -23,6 +23,7 @@ from peso.studies.gap import GAP
 from peso.studies.matrix import MATRIX
 from peso.studies.memory import MEMORY
 from peso.studies.methods_compared import FIGURE_2, TABLE_1, TABLE_2
+from peso.studies.metrics import METRICS
 from peso.studies.order import ORDER
 from peso.studies.request import check_request
 from peso.studies.running import run_plan
@@ -38,6 +39,7 @@ STUDIES: dict[StudyName, Study] = {
         TABLE_2,
         TABLE_3,
         FIGURE_2,
+        METRICS,
         FIGURE_3,
         FIGURE_4,
         ANCHOR,

@@ -25,7 +25,7 @@ def plan_metrics(config: RunConfig, dataset: Dataset) -> Plan:
     pairs += [Pair(arm.name, OURS, f"against the metric {configured}") for arm in ours[1:]]
     notes = [
         f"{OURS} measures in the metric {configured}, and every arm of it goes a share of the way, with a lead, as "
-        f"configured. {NO_PULL}: at strength 0. The strength is the configured one in every metric; it was tuned for none."
+        f"configured. {NO_PULL}: at strength 0. The strength is the configured one in every metric, tuned for none."
     ]
     return Plan([method_arm(REFERENCE), *ours], pairs, notes=notes, references=[REFERENCE])
 

@@ -93,6 +93,20 @@ def test_figure_2_has_the_pull_in_every_metric_whatever_the_base_configuration_s
         assert forms and all(one.metric == "softmax" for one in forms)
 
 
+def test_metrics_differ_in_nothing_else_and_each_meets_the_configured_one(tmp_path: Path) -> None:
+    file = tmp_path / "base.toml"
+    file.write_text('[proximal]\nmetric = "counts"\nshare = 0.9\n')
+    plan = STUDIES["metrics"].plan(make_config(file), DATASET)
+    proximals = {arm.name: config_of(plan, arm, 0, file).proximal for arm in plan.arms if arm.name != "single"}
+    assert [one.metric for one in proximals.values()][2:] == [m for m in get_args(MetricName) if m != "counts"]
+    assert {str(one.model_copy(update={"metric": "counts", "strength": 3.0})) for one in proximals.values()} == {
+        str(proximals["peso"])
+    }
+    assert [name for name, one in proximals.items() if one.strength == 0] == ["peso, no pull"]
+    assert {pair.ours for pair in plan.pairs if pair.theirs == "peso"} == set(proximals) - {"peso"}
+    assert {pair.ours for pair in plan.pairs if pair.theirs == "single"} == set(proximals)
+
+
 def test_one_share_is_chosen_by_counts_and_all_are_compared_with_the_real_order() -> None:
     dataset, config = shop_dataset(), make_config()
     plan = plan_shares(config, dataset)

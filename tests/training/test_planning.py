@@ -148,7 +148,7 @@ def test_hours_are_those_of_the_method(workspace: Path) -> None:
 
     def tokens(factors: Sequence[float] = (1.0,), **overrides: Any) -> list[int]:
         training = {"epochs": 3, "rate_factors": factors}
-        plan = planned(workspace, config_of(workspace, "smollm", training=training, **overrides), gpu=80.0)
+        plan = planned(workspace, config(training=training, **overrides), gpu=80.0)
         return [block.num_tokens for block in plan.blocks]
 
     one, anew, chosen = tokens(), tokens(method="retrain"), tokens(proximal={"strength": "auto"})

@@ -9,7 +9,7 @@ from peso.config import DecodingConfig
 from peso.decoding.beam import BeamResult, beam_search
 from peso.decoding.branches import StockBody
 from peso.decoding.code_scores import CodeScores
-from peso.decoding.cuda_graphs import GraphedSearch, padded_inputs
+from peso.decoding.cuda_graphs import GraphedSearch, floor_power_of_two, padded_inputs
 from peso.decoding.recommend import Recommender, RememberedItems
 from peso.decoding.trie import build_trie
 from peso.lm.sequences import SequenceBuilder
@@ -101,6 +101,20 @@ def test_exact_search_from_one_beam_finds_the_true_best(normaliser: DecodingNorm
         assert result.items[number].tolist() == expected + [-1] * (k - len(expected))
 
 
+def test_exact_search_ends_where_items_tie_for_the_last_place() -> None:
+    """Codes of equal rows, as untrained ones have, make all items as likely."""
+    model, builder, vocabulary = world()
+    head = model.get_output_embeddings().weight.data
+    for ids in vocabulary.level_token_ids:
+        head[torch.from_numpy(ids)] = head[int(ids[0])].clone()
+    prompts = [builder.prompt(history) for history in HISTORIES]
+    config = DecodingConfig(num_recommendations=5, beam_width=5, normaliser="level")
+    result = Recommender(model, vocabulary, config).search_exactly(prompts, build_trie(tiny_codes(), ALLOWED))
+    assert result.is_certain.all()
+    torch.testing.assert_close(result.scores, result.bound[:, None].expand(-1, 5))
+    assert all(len(set(row)) == 5 and set(row) <= set(ALLOWED.tolist()) for row in result.items.tolist())
+
+
 @pytest.mark.parametrize("prefix_power", [0.0, 1.0])
 def test_exact_search_with_a_memory_finds_the_best_of_both(prefix_power: float) -> None:
     """Against a search that keeps every prefix, so that there is nothing to be certain of."""
@@ -161,6 +175,14 @@ def _assert_equal(one: BeamResult, other: BeamResult) -> None:
     assert one.items.tolist() == other.items.tolist()
     torch.testing.assert_close(one.scores, other.scores, atol=1e-5, rtol=0)
     torch.testing.assert_close(one.bound, other.bound, atol=1e-5, rtol=0)
+
+
+def test_a_full_batch_of_a_graph_is_padded_by_no_user() -> None:
+    for number in range(1, 100):
+        users = floor_power_of_two(number)
+        assert users <= number < 2 * users
+        inputs = torch.ones(users, 16, dtype=torch.int64), torch.full((users,), 16), None
+        assert len(padded_inputs(*inputs)[0]) == users
 
 
 def test_inputs_padded_to_the_shape_of_a_graph_change_nothing() -> None:

@@ -85,6 +85,8 @@ def test_a_trie_takes_at_most_forty_bytes_per_item(num_items: int, spread: int) 
     columns = [(space >> shift) & 255 for shift in (24, 16, 8, 0)]
     trie = build_trie_from_columns(columns, np.arange(num_items))
     assert trie.num_bytes <= 40 * num_items
+    derived = trie.num_resident_bytes - trie.num_bytes
+    assert 0 < derived <= 0.75 * 2**20 + 13 * num_items
     assert trie.to("cpu").num_bytes == trie.num_bytes
 
 

@@ -42,8 +42,8 @@ class BeamResult:
 
     @property
     def is_certain(self) -> Tensor:
-        """Bool [B]: whether the whole list is the true one; where items tie with the bound, it may not be."""
-        return (self.scores[:, -1] > self.bound) | torch.isneginf(self.bound)
+        """Bool [B]: whether no item that is left out has a score above one of the list's; it may have the same."""
+        return self.scores[:, -1] >= self.bound
 
 
 @torch.inference_mode()

@@ -53,6 +53,8 @@ class GraphedSearch:
         self._beam_width = beam_width
         self._num_results = num_results
         self._recordings: dict[tuple[int, int, int], _Recording] = {}
+        # Graphs never run side by side, and results are copied away at once, so all may work in the same memory.
+        self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, prompts: Tensor, lengths: Tensor, excluded: Tensor | None) -> BeamResult:
         """As `beam_search`, with inputs and result on the CPU."""
@@ -80,7 +82,7 @@ class GraphedSearch:
                 self._run(*buffers)
         torch.cuda.current_stream(device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=self._pool):
             result = self._run(*buffers)
         return _Recording(graph, tuple(values.pin_memory() for values in inputs), buffers, result)
 
@@ -112,6 +114,11 @@ def padded_inputs(prompts: Tensor, lengths: Tensor, excluded: Tensor | None) -> 
         functional.pad(lengths, (0, more_users), value=1),
         functional.pad(excluded, (0, more_items, 0, more_users), value=-1),
     )
+
+
+def floor_power_of_two(number: int) -> int:
+    """The greatest power of two that is not above a positive number."""
+    return 1 << (number.bit_length() - 1)
 
 
 def _power_of_two(number: int) -> int:

@@ -1,5 +1,6 @@
 """From histories to lists of items: prompts in batches of similar length, beams back in the callers' order."""
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from peso.decoding.beam import BeamResult, beam_search
 from peso.decoding.body import Body
 from peso.decoding.branches import StockBody
 from peso.decoding.code_scores import CodeScores
-from peso.decoding.cuda_graphs import GraphedSearch
+from peso.decoding.cuda_graphs import GraphedSearch, floor_power_of_two
 from peso.decoding.exact import exact_search
 from peso.decoding.memory import Memory
 from peso.decoding.quick_body import quick_body
@@ -29,6 +30,7 @@ from peso.lm.sharding import is_sharded
 from peso.lm.vocabulary import Vocabulary
 
 _NO_ITEM = -1
+_MAX_GRAPHED = 4  # recordings hold memory of the device
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,7 @@ class Recommender:
         self._pad = vocabulary.pad_token_id
         self._level_token_ids = [torch.from_numpy(ids).to(model.device) for ids in vocabulary.level_token_ids]
         self._config = config
-        self._graphs: dict[tuple[Trie, int, int], GraphedSearch] = {}
+        self._graphs: OrderedDict[tuple[Trie, int], GraphedSearch] = OrderedDict()
         self._tries: WeakKeyDictionary[Trie, Trie] = WeakKeyDictionary()
         # At once: of a head in shards all processes gather the rows together, with histories or without.
         self._code_scores = CodeScores(model, self._level_token_ids, config.normaliser)
@@ -179,12 +181,13 @@ class Recommender:
             self._model.eval()
         its_trie = self._on_device(trie)
         is_plain = not is_sharded(self._model) and not is_quantised(self._model.config)  # a graph gathers nothing
-        is_graphed = device.type == "cuda" and memory is None and is_plain
-        graphs = self._graphed(its_trie, beam_width, k) if is_graphed else None
+        is_configured = beam_width == self.beam_width  # an exact search has many widths, each used once
+        is_graphed = device.type == "cuda" and memory is None and is_plain and is_configured
+        graphs = self._graphed(its_trie, k) if is_graphed else None
         # A recorded graph holds the addresses of its weights, so nothing may be settled for one search only.
         settles = graphs is None and isinstance(self._body, StockBody)  # any other body has merged its own copies
         with settled_weights(self._model) if settles else nullcontext():
-            for chosen in _batches(lengths, beam_width, self._config.batch_tokens):
+            for chosen in _batches(lengths, beam_width, self._config.batch_tokens, is_graphed):
                 tokens = _padded([prompts[number] for number in chosen], self._pad)
                 left_out = None if excluded is None else _padded([excluded[number] for number in chosen], _NO_ITEM)
                 its_lengths = torch.from_numpy(lengths[chosen])
@@ -199,10 +202,13 @@ class Recommender:
                 items[where], scores[where], bound[where] = result.items.cpu(), result.scores.cpu(), result.bound.cpu()
         return BeamResult(items, scores, bound)
 
-    def _graphed(self, trie: Trie, beam_width: int, k: int) -> GraphedSearch:
-        key = (trie, beam_width, k)
+    def _graphed(self, trie: Trie, k: int) -> GraphedSearch:
+        key = (trie, k)
         if key not in self._graphs:
-            self._graphs[key] = GraphedSearch(self._model, trie, self._code_scores, beam_width, k)
+            self._graphs[key] = GraphedSearch(self._model, trie, self._code_scores, self.beam_width, k)
+        self._graphs.move_to_end(key)
+        while len(self._graphs) > _MAX_GRAPHED:
+            self._graphs.popitem(last=False)
         return self._graphs[key]
 
     def _on_device(self, trie: Trie) -> Trie:
@@ -213,13 +219,16 @@ class Recommender:
         return self._tries[trie]
 
 
-def _batches(lengths: NDArray[np.int64], beam_width: int, batch_tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Histories of similar length, the longest first, as many together as have room."""
+def _batches(
+    lengths: NDArray[np.int64], beam_width: int, batch_tokens: int, is_graphed: bool
+) -> Iterator[NDArray[np.int64]]:
+    """Histories of similar length, the longest first, as many together as have room; for graphs a power of two."""
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
         tokens_of_user = max(int(lengths[order[start]]), beam_width)
-        end = start + max(1, batch_tokens // tokens_of_user)
+        num_users = max(1, batch_tokens // tokens_of_user)
+        end = start + (floor_power_of_two(num_users) if is_graphed else num_users)
         yield order[start:end]
         start = end
 

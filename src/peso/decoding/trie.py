@@ -96,6 +96,13 @@ class Trie:
         arrays = (*self.offsets, *self.codes, *self.bitmasks, self.leaf_items, self.known_items, self.known_leaves)
         return sum(array.nbytes for array in arrays)
 
+    @property
+    def num_resident_bytes(self) -> int:
+        """The same and what searches derive: tables of at most 0.75 MiB, and rows of masks of few bytes per item."""
+        rows = [row.nbytes for row in self.mask_rows if row is not None]
+        tables = [dense.closed.nbytes + dense.children.nbytes for dense in self.dense_levels if dense is not None]
+        return self.num_bytes + sum(rows) + sum(tables)
+
     def to(self, device: torch.device | str) -> "Trie":
         """The same trie on another device."""
 

@@ -24,6 +24,9 @@ from peso.lm.vocabulary import build_vocabulary
 from peso.types import Normaliser, TemplateName
 from worlds import LEVEL_SIZES, tiny_backbone, tiny_builder, tiny_codes, tiny_dataset
 
+BLOCK = 128
+"""Queries, and keys, that FlexAttention computes together or not at all."""
+
 
 def users(histories: list[list[int]]) -> Dataset:
     """One block of given histories."""
@@ -54,11 +57,11 @@ def losses_and_gradient(
     """Every target's loss, by its event, and the gradient of their mean in all that trains."""
     peft, model, tokenizer = trained_model()
     builder, vocabulary = tiny_builder(tokenizer, dataset, tiny_codes(), template)
-    batch = builder.batch(rows, line_tokens)
+    batch = builder.batch(rows, line_tokens).to(model.device)
     losses = CodeLikelihood(vocabulary, normaliser).negative_log_likelihood(model, batch)
     losses.mean().backward()
-    gradients = [parameter.grad.flatten() for parameter in peft.parameters() if parameter.grad is not None]
-    return losses.detach()[np.argsort(batch.events)], torch.cat(gradients)
+    gradients = [parameter.grad.flatten().cpu() for parameter in peft.parameters() if parameter.grad is not None]
+    return losses.detach().cpu()[np.argsort(batch.events)], torch.cat(gradients)
 
 
 def alone(rows: Rows) -> Rows:
@@ -115,7 +118,7 @@ def test_another_user_of_the_line_changes_no_bit(template: TemplateName, written
         dataset = users([first, [5, 6, 7, 11, 13], [20, 21, 22, 23]])
         builder, vocabulary = tiny_builder(tokenizer, dataset, tiny_codes(), template)
         rows = many_targets_per_row(dataset, np.arange(len(dataset.event_item)), 100, 20)
-        batch = builder.batch(rows, line_tokens=1000)
+        batch = builder.batch(rows, line_tokens=1000).to(model.device)
         assert len(batch.input_ids) == 1
         with torch.no_grad():
             logits = model.get_output_embeddings()(hidden_states(model, batch)[0])
@@ -128,15 +131,23 @@ def test_another_user_of_the_line_changes_no_bit(template: TemplateName, written
     assert torch.equal(losses_before[4:], losses_after[4:]) and not torch.equal(losses_before[:4], losses_after[:4])
 
 
+def of_long_lines(template: TemplateName) -> Visibility:
+    """Two lines of many users, each longer than three of FlexAttention's blocks."""
+    generator = np.random.default_rng(0)
+    dataset = users([generator.integers(0, 40, length).tolist() for length in generator.integers(3, 12, 40)])
+    builder, _ = tiny_builder(tiny_backbone()[1], dataset, tiny_codes(), template)
+    rows = many_targets_per_row(dataset, np.arange(len(dataset.event_item)), 100, 20)
+    visibility = builder.batch(rows, line_tokens=500 if template == "sid" else 1000).visibility
+    assert visibility is not None
+    assert len(visibility.user) > 1 and visibility.user.shape[1] > 3 * BLOCK
+    return visibility
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("template", ["sid", "instruct"])
 def test_flex_attention_reads_the_mask_as_scaled_dot_products_do(template: TemplateName) -> None:
     """Forward, uncompiled: on a CPU it knows no way back."""
-    dataset = users([[1, 2, 3, 4], [5, 6, 7, 11, 13], [20, 21, 22, 23]])
-    builder, _ = tiny_builder(tiny_backbone()[1], dataset, tiny_codes(), template)
-    rows = many_targets_per_row(dataset, np.arange(len(dataset.event_item)), 100, 20)
-    visibility = builder.batch(rows, line_tokens=40).visibility
-    assert visibility is not None
+    visibility = of_long_lines(template)
     lines, length = visibility.user.shape
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(lines, 2, length, 8, generator=generator) for _ in range(3))
@@ -163,15 +174,12 @@ def test_every_row_is_in_one_line_and_fits() -> None:
 
 
 @pytest.mark.parametrize("template", ["sid", "instruct"])
-def test_the_mask_in_blocks_is_the_dense_one(template: TemplateName) -> None:
-    dataset = users([[1, 2, 3, 4], [5, 6, 7, 11, 13], [20, 21, 22, 23]])
-    _, tokenizer = tiny_backbone()
-    builder, _ = tiny_builder(tokenizer, dataset, tiny_codes(), template)
-    batch = builder.batch(many_targets_per_row(dataset, np.arange(len(dataset.event_item)), 100, 20), line_tokens=60)
-    assert batch.visibility is not None
-    mask = batch.visibility.block_mask()
-    line, query, key = (torch.arange(size) for size in (*batch.input_ids.shape, batch.input_ids.shape[1]))
-    index = torch.zeros((), dtype=torch.int64)
-    seen = mask.mask_mod(line[:, None, None], index, query[:, None], key[None, :])
-    dense = batch.visibility.dense_mask(torch.float32)[:, 0]
-    assert torch.equal(seen, dense == 0)
+def test_blocks_are_left_out_where_nobody_sees_anybody(template: TemplateName) -> None:
+    visibility = of_long_lines(template)
+    lines, length = visibility.user.shape
+    seen = torch.zeros(lines, -(-length // BLOCK) * BLOCK, -(-length // BLOCK) * BLOCK, dtype=torch.bool)
+    seen[:, :length, :length] = visibility.dense_mask(torch.float32)[:, 0] == 0
+    blocks = seen.unflatten(2, (-1, BLOCK)).unflatten(1, (-1, BLOCK)).any(4).any(2)
+    computed = visibility.block_mask().to_dense()[:, 0].bool()
+    assert torch.equal(computed, blocks)
+    assert blocks.sum() < lines * len(blocks[0]) * (len(blocks[0]) + 1) // 2, "causality alone would leave as many out"

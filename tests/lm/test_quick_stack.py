@@ -13,6 +13,7 @@ from peso.config import AdapterConfig
 from peso.lm.adapters import attach_adapter
 from peso.lm.backbone import body_of
 from peso.lm.decoder_layer import LayerShape, decoder_layer
+from peso.lm.merging import merge_adapter
 from peso.lm.product import AdaptedRows, Product, with_adapters
 from peso.lm.quick_stack import LONGEST, is_written_out, layer_by_layer, states_at, write_out_stack
 
@@ -107,6 +108,20 @@ def test_frozen_weights_get_no_gradient_and_folded_ones_follow_a_change() -> Non
     body_of(model)(input_ids=torch.tensor([[1, 2, 3]]), use_cache=False).last_hidden_state.sum().backward()
     for name, parameter in peft.named_parameters():
         assert parameter.requires_grad or parameter.grad is None, name
+
+
+@pytest.mark.parametrize("modules", [("k_proj", "v_proj"), ("up_proj",)])
+def test_a_merged_adapter_is_in_the_folded_weights(modules: tuple[str, ...]) -> None:
+    """PEFT adds it to weights in a way that torch does not count."""
+    model = llama()
+    write_out_stack(model)
+    peft = adapter(model, target_modules=modules)
+    ids = torch.tensor([[1, 2, 3, 4]])
+    beside = states_at(model, ids, None, None, torch.arange(4))
+    merged = merge_adapter(peft).requires_grad_(False)
+    inside = states_at(merged, ids, None, None, torch.arange(4))
+    assert beside is not None and inside is not None
+    torch.testing.assert_close(inside, beside.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_pass_without_gradients_leaves_nothing_that_a_later_one_cannot_use() -> None:

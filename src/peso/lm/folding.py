@@ -97,6 +97,12 @@ def norm_epsilons(layer: Any) -> tuple[float, float]:
         raise UnknownLayerError(f"a part is missing: {error}") from None
 
 
+def forget_folded(model: nn.Module) -> None:
+    """Drops what is remembered of a model's weights, for a change that torch does not count (`weight.data += ...`)."""
+    for module in model.modules():
+        module.__dict__.pop(_CACHE, None)
+
+
 def _folded(parts: Sequence[_Part], norm: Tensor | None) -> Product:
     bases = [part.base_weight for part in parts]
     weights = bases if norm is None else [*bases, norm]

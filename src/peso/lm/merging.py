@@ -5,6 +5,7 @@ import warnings
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from peso.lm.folding import forget_folded
 from peso.lm.low_rank import read_low_rank, write_low_rank
 
 
@@ -21,6 +22,7 @@ def merge_adapter(model: PeftModel) -> PreTrainedModel:
         warnings.filterwarnings("ignore", message=".*tied.*|.*tie_word_embeddings=True.*")
         merged = model.merge_and_unload()
     assert isinstance(merged, PreTrainedModel)
+    forget_folded(merged)
     return merged
 
 

@@ -31,24 +31,25 @@ def main() -> None:
 
 def page(records: list[dict[str, Any]]) -> str:
     """One table of all targets, then where they were measured."""
-    lines = [INTRODUCTION, "| benchmark | what | measured | target | met |", "|---|---|---|---|---|"]
+    machines = list(dict.fromkeys(json.dumps(_without_load(record["machine"])) for record in records))
+    versions = dict.fromkeys(json.dumps(record["versions"]) for record in records)
+    lines = [INTRODUCTION, "| benchmark | what | measured | target | met | machine |", "|---|---|---|---|---|---|"]
     for record in records:
+        where = machines.index(json.dumps(_without_load(record["machine"]))) + 1
         for name, target in record["targets"].items():
             sign = "≥" if target["direction"] == "at_least" else "≤"
             wanted = f"{sign} {target['target']:g} {target['unit']}".rstrip()
-            measured = f"{target['value']:.3g} {target['unit']}".rstrip()
+            is_number = target["value"] is not None
+            measured = f"{target['value']:.3g} {target['unit']}".rstrip() if is_number else "not a number"
             words = name.replace("_", " ")
             lines.append(
                 f"| [{record['benchmark']}]({record['benchmark']}.json) | {words} | {measured} | {wanted} "
-                f"| {'yes' if target['met'] else '**no**'} |"
+                f"| {'yes' if target['met'] else '**no**'} | {where} |"
             )
         if record["details"].get("was_run") is False:
-            lines.append(f"| {record['benchmark']} | {record['details']['reason']} | - | - | - |")
-    machines = {json.dumps(_without_load(record["machine"])) for record in records}
-    versions = {json.dumps(record["versions"]) for record in records}
-    return "\n".join(
-        [*lines, "", *[f"Machine: `{m}`" for m in machines], "", *[f"Versions: `{v}`" for v in versions], ""]
-    )
+            lines.append(f"| {record['benchmark']} | {record['details']['reason']} | - | - | - | {where} |")
+    lines += ["", *(f"{number}. Machine: `{machine}`" for number, machine in enumerate(machines, start=1))]
+    return "\n".join([*lines, "", *(f"Versions: `{one}`" for one in versions), ""])
 
 
 def _without_load(machine: dict[str, Any]) -> dict[str, Any]:

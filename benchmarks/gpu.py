@@ -55,7 +55,7 @@ class Engine:
 
 def main() -> None:
     """Command line."""
-    run_benchmark("gpu", __doc__, measure)
+    run_benchmark("gpu", __doc__, measure, on_gpu=True)
 
 
 def measure(quick: bool) -> Outcome:
@@ -128,25 +128,28 @@ def train(engine: Engine, steps: int) -> dict[str, Any]:
     return facts
 
 
-def decode(engine: Engine, users: int, batches: int) -> dict[str, Any]:
+def decode(engine: Engine, users: int, num_batches: int) -> dict[str, Any]:
     """Users per second with 10 beams, what the constraint to real items takes of it, and memory."""
     dataset, builder = engine.materials.dataset, engine.reader.builder
     engine.reader.model.eval()
-    targets = targets_of_block(dataset, 1, "test")[: users * batches]
+    targets = targets_of_block(dataset, 1, "test")[: users * num_batches]
     starts = np.maximum(
         dataset.user_offsets[dataset.event_user[targets]], targets - engine.materials.config.max_history
     )
     prompts = [builder.prompt(dataset.event_item[s:t]) for s, t in zip(starts, targets, strict=True)]
-    longest = max(map(len, prompts))
+    prompts.sort(key=len)
+    batches = [prompts[start : start + users] for start in range(0, len(prompts), users)]
     trie = build_trie(engine.materials.semantic_ids.codes, catalogue_items(dataset, "known", 1))
-    settings = DecodingConfig(num_recommendations=BEAM_WIDTH, beam_width=BEAM_WIDTH, batch_tokens=users * longest)
+    settings = DecodingConfig(
+        num_recommendations=BEAM_WIDTH, beam_width=BEAM_WIDTH, batch_tokens=users * len(prompts[-1])
+    )
     recommender = Recommender(engine.reader.model, builder.vocabulary, settings)
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
 
     def seconds_of_a_batch() -> float:
-        return seconds_of(lambda: recommender.recommend(prompts, trie)) * users / len(prompts)
+        return seconds_of(lambda: [recommender.recommend(batch, trie) for batch in batches]) * users / len(prompts)
 
     num_codes = max(engine.materials.semantic_ids.level_sizes)
     trie_there = trie.to(engine.reader.model.device)

@@ -27,6 +27,7 @@ from peso.files import write_json
 log = logging.getLogger(__name__)
 
 PAIRS = 5
+MAX_QUICK_SECONDS = 60
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 
 
@@ -127,13 +128,14 @@ def per_unit(work: Callable[[], object], units: int) -> Callable[[], float]:
     return lambda: seconds_of(work) / units
 
 
-def run_benchmark(name: str, description: str | None, measure: Callable[[bool], Outcome]) -> None:
+def run_benchmark(name: str, description: str | None, measure: Callable[[bool], Outcome], on_gpu: bool = False) -> None:
     """Parses the command line, measures, and writes one JSON object or a table to stdout.
 
     Args:
         name: the benchmark.
         description: its first line is shown by --help.
         measure: does the work; its argument says whether to be quick. Whatever it prints goes to stderr.
+        on_gpu: whether a GPU takes part where there is one; targets of all others are of CPU cores.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}", description=(description or "").split("\n")[0]
@@ -142,6 +144,8 @@ def run_benchmark(name: str, description: str | None, measure: Callable[[bool], 
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of a table")
     parser.add_argument("--output", type=Path, help="file that gets the JSON object as well")
     arguments = parser.parse_args()
+    if not on_gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     started = time.perf_counter()
     with redirect_stdout(sys.stderr):
@@ -154,16 +158,22 @@ def run_benchmark(name: str, description: str | None, measure: Callable[[bool], 
 
 
 def record_of(name: str, quick: bool, outcome: Outcome, seconds: float) -> dict[str, Any]:
-    """The JSON object of a benchmark: targets, details, and where they were measured."""
+    """The JSON object of a benchmark: targets, details, and where they were measured.
+
+    A value that is not a number is null there. A quick one also promises to be.
+    """
+    promised = dict(outcome.targets)
+    if quick:
+        promised["quick_seconds"] = Target(seconds, MAX_QUICK_SECONDS, "at_most", "s")
     targets = {
         key: {
-            "value": target.value,
+            "value": None if math.isnan(target.value) else target.value,
             "target": target.target,
             "direction": target.direction,
             "unit": target.unit,
             "met": target.met,
         }
-        for key, target in outcome.targets.items()
+        for key, target in promised.items()
     }
     return {
         "benchmark": name,
@@ -182,7 +192,8 @@ def table_of(record: Mapping[str, Any]) -> str:
     for key, target in record["targets"].items():
         sign = ">=" if target["direction"] == "at_least" else "<="
         wanted = f"{sign} {target['target']:g} {target['unit']}".rstrip()
-        rows.append((key, f"{target['value']:.4g}", wanted, "yes" if target["met"] else "NO"))
+        value = "not a number" if target["value"] is None else f"{target['value']:.4g}"
+        rows.append((key, value, wanted, "yes" if target["met"] else "NO"))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     facts = {key: record[key] for key in ("quick", "seconds", "machine", "versions")}

@@ -44,14 +44,16 @@ def measure(quick: bool) -> Outcome:
     layers = QUICK_LLAMA_LAYERS if quick else LLAMA_LAYERS
     measured = {
         "llama_1b_shape": _share(*_llama_step(layers), PAIRS, steps=1),
-        "embedded_backbone": _share(*_embedded_step(), PAIRS * 3, steps=STEPS_PER_LOG),
+        "embedded_backbone": _share(*_embedded_step(), PAIRS * 3, steps=STEPS_PER_LOG // 4 if quick else STEPS_PER_LOG),
     }
     targets = {
         f"{name}_{form}_added_percent": Target(facts[f"{form}_added_percent"], LARGEST_SHARE, "at_most", "%")
         for name, facts in measured.items()
         for form in ("pull", "term")
     }
-    return Outcome(targets, measured | {"llama_layers": layers, "llama_tokens": LLAMA_TOKENS})
+    return Outcome(
+        targets, measured | {"data": load_world().dataset.source, "llama_layers": layers, "llama_tokens": LLAMA_TOKENS}
+    )
 
 
 def _share(parts: dict[str, FlatParameters], step: Step, turns: int, steps: int) -> dict[str, Any]:

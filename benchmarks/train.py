@@ -37,7 +37,7 @@ def main() -> None:
 def measure(quick: bool) -> Outcome:
     """Both templates, then the floor."""
     targets: dict[str, Target] = {}
-    details: dict[str, Any] = {}
+    details: dict[str, Any] = {"data": load_world().dataset.source}
     for template, wanted in WANTED.items():
         facts = _against_trainer(template, quick)
         targets[f"{template}_times_trainer"] = Target(facts["ratio"], wanted, unit="x")

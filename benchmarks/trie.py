@@ -73,6 +73,7 @@ def measure(quick: bool) -> Outcome:
         )
         for size in sizes:
             facts = details[f"{size:.0e}"]
+            facts["bytes_per_item_in_memory"] = tries[size].num_resident_bytes / size
             decode = partial(seconds_of, partial(batch.decode, tries[size]))
             steps = compare_with_decoding(decode, tries[size], NUM_USERS, BEAM_WIDTH, NUM_CODES, 3 * TURNS)
             facts["decode_seconds"] = steps.median("decode")

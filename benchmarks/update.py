@@ -57,6 +57,7 @@ def measure(quick: bool) -> Outcome:
             ),
         },
         {
+            "data": materials.dataset.source,
             "targets": {f"block_{block}": len(targets) for block, targets in updates.items()}
             | {"retraining": len(everything)},
             "milliseconds_per_target": {f"block_{block}": 1e3 * seconds for block, seconds in per_target.items()},

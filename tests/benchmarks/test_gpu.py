@@ -39,7 +39,7 @@ def test_training_and_decoding_are_measured(engine: gpu.Engine, monkeypatch: pyt
     monkeypatch.setattr(gpu, "TARGETS_PER_STEP", 64)
     trained = gpu.train(engine, steps=2)
     assert trained["tokens_per_second"] > trained["targets_per_second"] > 0
-    decoded = gpu.decode(engine, users=16, batches=2)
+    decoded = gpu.decode(engine, users=16, num_batches=2)
     assert decoded["users"] == 32
     assert decoded["users_per_second"] > 0
     assert abs(decoded["share_of_time_in_constraint"]) < 1

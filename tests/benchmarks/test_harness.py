@@ -2,11 +2,13 @@
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.engine_page import page
 from benchmarks.harness import Comparison, Outcome, Target, compare, record_of, run_benchmark, table_of
 
 
@@ -52,8 +54,26 @@ def test_record_names_targets_machine_and_versions() -> None:
     assert record["machine"]["threads"] >= 1
     assert {"torch", "transformers", "peft"} <= set(record["versions"])
     assert "speed" in table_of(record)
+    assert record["targets"]["quick_seconds"]["met"] is True
+    slow, whole = (record_of("name", quick, Outcome({}), 61.0)["targets"] for quick in (True, False))
+    assert slow["quick_seconds"]["met"] is False
+    assert whole == {}
 
 
+def test_what_is_not_a_number_is_null_and_not_met() -> None:
+    record = record_of("name", False, Outcome({"speed": Target(float("nan"), 8.0)}), 1.0)
+    assert json.loads(json.dumps(record, allow_nan=False))["targets"]["speed"]["value"] is None
+    assert "not a number" in table_of(record)
+    assert "| not a number | ≥ 8 | **no** | 1 |" in page([record])
+
+
+@pytest.fixture
+def devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a benchmark hides from itself is seen again by other tests."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", "0"))
+
+
+@pytest.mark.usefixtures("devices")
 def test_stdout_holds_exactly_one_object(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +94,22 @@ def test_stdout_holds_exactly_one_object(
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("devices")
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_only_one_of_a_gpu_sees_one(on_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["name"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    seen: list[str] = []
+
+    def measure(quick: bool) -> Outcome:
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        return Outcome({})
+
+    run_benchmark("name", None, measure, on_gpu=on_gpu)
+    assert seen == ["0" if on_gpu else ""]
+
+
+@pytest.mark.usefixtures("devices")
 def test_table_without_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["name"])
     run_benchmark("name", None, lambda quick: Outcome({"cost": Target(2.0, 1.0, "at_most", "%")}))

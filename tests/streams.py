@@ -15,14 +15,16 @@ SMALL: dict[str, Any] = {
     "decoding": {"beam_width": 10},
 }
 QUICK: dict[str, Any] = {
-    "training": {"epochs": 1, "base_batch_targets": 64}, "evaluation": {"next_block": "off"},
+    "training": {"epochs": 1, "rate_factors": [0.25, 0.5, 1.0, 2.0]}, "evaluation": {"next_block": "off"},
     "memory": {"use": False},  # counts beside the model learn nothing from a method
 }  # fmt: skip
-"""For what methods do to adapters: a pass a block, and no lists of the next block."""
+"""For what methods do to adapters: a pass a block at a rate that suits it, and no lists of the next block."""
 
 
 def config(**overrides: Any) -> RunConfig:
-    return make_config(None, SMALL | overrides)
+    """Sections given replace the small ones, but for `training`, of which only what is given does."""
+    training = SMALL["training"] | overrides.pop("training", {})
+    return make_config(None, SMALL | overrides | {"training": training})
 
 
 def fill(workspace: Path, num_users: int = 60, seed: int = 0, num_blocks: int = 3) -> Path:

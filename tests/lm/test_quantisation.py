@@ -42,7 +42,7 @@ def config_of(source: Path, **backbone: Any) -> RunConfig:
         method="peso",
         backbone={"source": str(source)} | backbone,
         adapter={"r": 2, "lora_alpha": 4, "target_modules": ["all-linear"]},
-        training={"epochs": 1, "base_batch_targets": 64},
+        training={"epochs": 1},
     )
 
 

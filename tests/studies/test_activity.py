@@ -11,7 +11,7 @@ from peso.files import read_json
 from peso.lm.low_rank import LowRank
 from peso.studies.activity import STRENGTHS, _rounding, measure_activity
 from peso.studies.activity_page import write_activity
-from streams import SMALL, config, fill
+from streams import config, fill
 
 NUM_MODULES = 7
 
@@ -55,7 +55,7 @@ def test_stronger_anchors_do_more_and_forms_differ_as_their_formulas_do(workspac
 def test_every_anchor_is_tried_at_the_rate_that_training_without_one_chose(workspace: Path, tmp_path: Path) -> None:
     file = tmp_path / "rates.toml"
     rates = {"epochs": 1, "rate_factors": [0.01, 1.0]}
-    file.write_text(dump_config(config(training=SMALL["training"] | rates)))
+    file.write_text(dump_config(config(training=rates)))
     activities, _, _ = measure_activity(workspace, file, [(16, 2)])
     assert {one.rate_factor for one in activities} == {1.0}
     weakest = activities[0]

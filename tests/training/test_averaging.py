@@ -21,10 +21,10 @@ from peso.training.averaging import FIRST_SHARE, SHARES, averaged, best_share
 from peso.training.stage import Stage
 from peso.training.stream import run_stream
 from peso.training.trainer import train_stage
-from streams import SMALL, config, fill
+from streams import config, fill
 
 ONE_EPOCH: dict[str, Any] = {
-    "training": SMALL["training"] | {"epochs": 1},
+    "training": {"epochs": 1},
     "evaluation": {"next_block": "off"},
 }
 FULL_RATE = 1e-3
@@ -174,7 +174,7 @@ def test_the_chosen_share_has_the_least_loss_of_its_neighbours(workspace: Path) 
 
 def test_an_interrupted_block_ends_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = peso("auto", lead=0.5) | {
-        "training": SMALL["training"] | {"epochs": 3},
+        "training": {"epochs": 3},
         "evaluation": {"next_block": "off"},
     }
     wanted = run_stream(fill(tmp_path / "whole"), config(**overrides))

@@ -11,12 +11,12 @@ from peso.files import read_json
 from peso.training.search import passes_over_block
 from peso.training.stream import run_stream
 from peso.training.trainer import train_stage
-from streams import SMALL, config, fill
+from streams import config, fill
 
 AUTO: dict[str, Any] = {
     "method": "peso",
     "proximal": {"strength": "auto"},
-    "training": SMALL["training"] | {"epochs": 3},
+    "training": {"epochs": 3},
     "evaluation": {"next_block": "off"},
 }
 CANDIDATES = [0.0, 1.0, 3.0, 9.0, 30.0]

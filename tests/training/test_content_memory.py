@@ -15,7 +15,7 @@ from peso.training.recommending import recommend_for_user
 from peso.training.stream import run_stream
 from streams import config, fill
 
-RUN = {"method": "single", "training": {"epochs": 1, "base_batch_targets": 64}, "evaluation": {"next_block": "off"}}
+RUN = {"method": "single", "training": {"epochs": 1}, "evaluation": {"next_block": "off"}}
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,6 @@ from worlds import fill_workspace, tiny_dataset
 TOO_FAST = 1e30
 
 
-def training(**overrides: Any) -> dict[str, Any]:
-    return SMALL["training"] | overrides
-
-
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     fill_workspace(tmp_path, tiny_dataset())
@@ -30,7 +26,7 @@ def workspace(tmp_path: Path) -> Path:
 
 def test_an_update_that_diverges_names_block_step_and_rate(workspace: Path) -> None:
     with pytest.raises(TrainingError) as raised:
-        run_stream(workspace, config(training=training(learning_rate=TOO_FAST)))
+        run_stream(workspace, config(training={"learning_rate": TOO_FAST}))
     said = str(raised.value)
     assert said.startswith("block 1, stage block_1, epoch 1 of 2")
     assert "has diverged with training.learning_rate = 1e+30 and training.token_rows_learning_rate = 0.001" in said
@@ -48,7 +44,7 @@ def test_an_update_that_diverges_names_block_step_and_rate(workspace: Path) -> N
 @pytest.mark.parametrize(
     ("overrides", "key", "stage"),
     [
-        ({"training": training(base_learning_rate=TOO_FAST)}, "training.base_learning_rate", "base_adapter"),
+        ({"training": {"base_learning_rate": TOO_FAST}}, "training.base_learning_rate", "base_adapter"),
         ({"backbone": SMALL["backbone"] | {"learning_rate": TOO_FAST}}, "backbone.learning_rate", "base_backbone"),
     ],
 )
@@ -71,7 +67,7 @@ def test_weights_that_diverge_in_the_last_step_are_noticed(workspace: Path, monk
 
     monkeypatch.setattr(FlatOptimizer, "step", spoiling)
     monkeypatch.setattr("peso.training.trainer.mean_loss", lambda *_: 1.0)
-    slow = training(batch_targets=10_000, learning_rate=1e-9, token_rows_learning_rate=1e-9)
+    slow = {"batch_targets": 10_000, "learning_rate": 1e-9, "token_rows_learning_rate": 1e-9}
     with pytest.raises(TrainingError, match=r"^block 1, stage block_1, epoch 1 of 2: the largest weight is (inf|nan)"):
         run_stream(workspace, config(method="single", training=slow))
 

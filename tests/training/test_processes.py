@@ -8,10 +8,10 @@ import pytest
 from peso.training.processes import gather_shares, own_share
 from peso.training.stream import run_stream
 from runs import assert_same_run
-from streams import SMALL, config, fill
+from streams import config, fill
 from torchruns import resume_after_a_kill, start
 
-TRAINING = SMALL["training"] | {"epochs": 3, "rate_factors": [0.5, 0.25, 1.0]}
+TRAINING = {"epochs": 3, "rate_factors": [0.5, 0.25, 1.0]}
 CHOSEN = config(method="peso", training=TRAINING, evaluation={"next_block": "ranks"})
 
 

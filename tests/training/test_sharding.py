@@ -35,7 +35,7 @@ from streams import config, fill
 _CODES = range(5, 25)
 
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "untied, per level": ("llama", {}, {}),
+    "untied, per level, a search for rates": ("llama", {"rate_factors": [0.5, 0.25, 1.0]}, {}),
     "tied, whole vocabulary, checkpointing, a measured metric": (
         "smollm", {"normaliser": "vocabulary", "gradient_checkpointing": True, "passes_per_step": 3},
         {"metric": "kronecker"},
@@ -48,7 +48,7 @@ def config_of(source: Path, sharding: str, proximal: dict[str, Any] | None = Non
         method="peso",
         backbone={"source": str(source)},
         adapter={"r": 2, "lora_alpha": 4, "target_modules": ["all-linear"]},
-        training={"epochs": 2, "base_batch_targets": 64, "sharding": sharding} | training,
+        training={"sharding": sharding} | training,
         decoding={"beam_width": 10, "batch_tokens": 400},
         evaluation={"next_block": "ranks"},
         proximal=proximal or {},

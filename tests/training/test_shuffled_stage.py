@@ -21,7 +21,7 @@ from peso.training.base import adapter_parts
 from peso.training.stage import Stage
 from peso.training.stream import run_stream
 from peso.training.trainer import train_stage
-from streams import SMALL, config, fill
+from streams import config, fill
 from worlds import tiny_backbone, tiny_builder, tiny_codes, tiny_dataset
 
 MAX_HISTORY = 4
@@ -84,7 +84,7 @@ def test_passes_show_other_orders_and_validation_the_real_one(tmp_path: Path, mo
 def test_a_run_is_of_its_share_and_says_which_it_was(tmp_path: Path) -> None:
     runs = {}
     for share in (0.0, 0.5):
-        training = SMALL["training"] | {"epochs": 1, "shuffled_share": share}
+        training = {"epochs": 1, "shuffled_share": share}
         settings = config(method="peso", training=training, evaluation={"next_block": "off"})
         runs[share] = run_stream(fill(tmp_path / str(share)), settings)
     results = {share: read_json(run / "result.json", "result") for share, run in runs.items()}

@@ -105,7 +105,7 @@ def test_a_stronger_term_moves_the_adapter_less(workspace: Path, form: str) -> N
     distances = []
     for strength in (0.0, 0.1, 1.0, 10.0):
         # The last epoch, not the best one: the distance of a fixed number of steps.
-        overrides = {"training": SMALL["training"] | {"epochs": 1}, "evaluation": {"next_block": "off"}}
+        overrides = {"training": {"epochs": 1}, "evaluation": {"next_block": "off"}}
         proximal = {"form": form, "strength": strength * factor}
         folder = run_stream(workspace, config(method="peso", proximal=proximal, **overrides), resume=True)
         moved = [e["distance"] ** 2 for e in result_of(folder)["movement"] if "lora" in e["group"] and e["block"] == 1]

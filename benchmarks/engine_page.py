@@ -7,6 +7,8 @@ from typing import Any
 
 from peso.files import write_text
 
+ONE_THREAD = "one_thread"
+
 INTRODUCTION = """\
 # Speed
 
@@ -25,12 +27,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args().folder
-    records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
-    write_text(folder / "README.md", page(records))
+    write_text(folder / "README.md", page(_records(folder), _records(folder / ONE_THREAD)))
 
 
-def page(records: list[dict[str, Any]]) -> str:
-    """One table of all targets, then where they were measured."""
+def _records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+
+
+def page(records: list[dict[str, Any]], of_one_thread: list[dict[str, Any]]) -> str:
+    """One table of all targets, how much is done per second, and where it was measured.
+
+    Args:
+        records: of all benchmarks.
+        of_one_thread: of those of training and decoding, with one thread.
+    """
     machines = list(dict.fromkeys(json.dumps(_without_load(record["machine"])) for record in records))
     versions = dict.fromkeys(json.dumps(record["versions"]) for record in records)
     lines = [INTRODUCTION, "| benchmark | what | measured | target | met | machine |", "|---|---|---|---|---|---|"]
@@ -48,8 +58,25 @@ def page(records: list[dict[str, Any]]) -> str:
             )
         if record["details"].get("was_run") is False:
             lines.append(f"| {record['benchmark']} | {record['details']['reason']} | - | - | - | {where} |")
+    lines += ["", "| per second | threads | peso | the library at its best batch size |", "|---|---|---|---|"]
+    lines += [row for record in [*records, *of_one_thread] for row in _rates(record)]
     lines += ["", *(f"{number}. Machine: `{machine}`" for number, machine in enumerate(machines, start=1))]
     return "\n".join([*lines, "", *(f"Versions: `{one}`" for one in versions), ""])
+
+
+def _rates(record: dict[str, Any]) -> list[str]:
+    """Rows of what a benchmark of training or decoding did per second."""
+    details, threads = record["details"], record["machine"]["threads"]
+    if record["benchmark"] == "decode":
+        by_side = details["users_per_second"]
+        return [f"| users, ten beams | {threads} | {by_side['peso']:,.0f} | {by_side['generate_batched']:,.0f} |"]
+    if record["benchmark"] != "train":
+        return []
+    by_template = {template: details[template]["targets_per_second"] for template in ("sid", "instruct")}
+    return [
+        f"| targets trained, `{template}` | {threads} | {by_side['peso']:,.0f} | {by_side['trainer']:,.0f} |"
+        for template, by_side in by_template.items()
+    ]
 
 
 def _without_load(machine: dict[str, Any]) -> dict[str, Any]:

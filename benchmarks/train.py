@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.harness import PAIRS, Outcome, Target, compare, run_benchmark, seconds_of
 from benchmarks.rivals import Examples, stock_model, trainer_seconds_per_target
 from benchmarks.world import build_adapted_model, load_world
 from peso.config import RunConfig
 from peso.data.examples import targets_of_block
-from peso.lm.batching import batches_of_similar_length
+from peso.lm.batching import batches_of_similar_length, cut_by_length
 from peso.lm.rows import one_target_per_row
 from peso.training.base import adapter_parts, training_rows
 from peso.training.materials import Materials, Reader
@@ -26,6 +27,7 @@ WANTED: dict[TemplateName, float] = {"sid": 8.0, "instruct": 5.0}
 WANTED_SHARE = 0.6
 NUM_USERS, RIVAL_TARGETS = 1200, 1536
 QUICK_SHARE = 5
+PRODUCTS = tuple(f"aten::{name}" for name in ("mm", "addmm", "addmm_", "bmm", "baddbmm", "baddbmm_"))
 RIVAL_BATCHES = (16, 32, 64, 128, 256)
 
 
@@ -150,16 +152,32 @@ def _floor(quick: bool) -> dict[str, Any]:
         },
         PAIRS,
     )
+    passes = [piece for chosen in ours.batches for piece in _passes(ours, lengths[chosen])]
     rate = per_call * len(ours.batches) / comparison.median("products")
     return {
         "share": flops / per_call / len(ours.batches) * comparison.ratio("products", "epoch"),
         "share_of_plain_layers": of_plain / per_call / len(ours.batches) * comparison.ratio("products", "epoch"),
+        "share_of_time_in_products": _share_in_products(ours),
+        "share_of_padding": 1 - int(lengths.sum()) / sum(len(piece) * int(piece.max()) for piece in passes),
         "gflop_per_epoch": flops / 1e9,
         "gflop_per_epoch_of_plain_layers": of_plain / 1e9,
         "gflop_per_second_on_these_shapes": rate / 1e9,
         "gflop_per_second_on_a_square": 2 * 1536**3 / comparison.median("square") / 1e9,
         "seconds": comparison.as_json(),
     }
+
+
+def _passes(ours: OurTraining, lengths: np.ndarray) -> list[np.ndarray]:
+    """The lengths of a batch's rows, pass by pass."""
+    return [lengths[piece] for piece in cut_by_length(lengths, ours.stage.tokens_of_a_pass)]
+
+
+def _share_in_products(ours: OurTraining) -> float:
+    """Matrix products of all kinds in an epoch's operations, by their own time in torch's profiler."""
+    with profile(activities=[ProfilerActivity.CPU]) as record:
+        ours.epoch()
+    own = {event.key: event.self_cpu_time_total for event in record.key_averages() if event.key.startswith("aten::")}
+    return sum(own.get(name, 0.0) for name in PRODUCTS) / sum(own.values())
 
 
 def _linear_shapes(reader: Reader) -> list[tuple[int, int]]:

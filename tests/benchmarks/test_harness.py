@@ -12,6 +12,15 @@ from benchmarks.engine_page import page
 from benchmarks.harness import Comparison, Outcome, Target, compare, record_of, run_benchmark, table_of
 
 
+def test_the_page_of_all_benchmarks_is_that_of_their_records() -> None:
+    folder = Path(__file__).parents[2] / "docs" / "results" / "engine"
+    records, one_thread = (
+        [json.loads(file.read_text(encoding="utf-8")) for file in sorted(place.glob("*.json"))]
+        for place in (folder, folder / "one_thread")
+    )
+    assert page(records, one_thread) == (folder / "README.md").read_text(encoding="utf-8")
+
+
 def test_sides_take_turns_in_alternating_order_and_warm_up_is_dropped() -> None:
     calls: list[str] = []
 
@@ -64,7 +73,7 @@ def test_what_is_not_a_number_is_null_and_not_met() -> None:
     record = record_of("name", False, Outcome({"speed": Target(float("nan"), 8.0)}), 1.0)
     assert json.loads(json.dumps(record, allow_nan=False))["targets"]["speed"]["value"] is None
     assert "not a number" in table_of(record)
-    assert "| not a number | ≥ 8 | **no** | 1 |" in page([record])
+    assert "| not a number | ≥ 8 | **no** | 1 |" in page([record], [])
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ DEEP: dict[str, Any] = {
     "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 12, "num_attention_heads": 4,
     "num_key_value_heads": 2, "tie_word_embeddings": True,
 }  # fmt: skip
-QUICK_LAYERS, QUICK_TURNS = 4, 3
+QUICK: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4}
+QUICK_TURNS = 3
 
 
 def main() -> None:
@@ -78,7 +79,7 @@ def _written(folder: str, quick: bool) -> str:
     """A random Llama in a folder, as `transformers` writes it, with the words that the template needs."""
     _, tokenizer = build_backbone(BackboneConfig(), load_world().semantic_ids.level_sizes, 0)
     torch.manual_seed(0)
-    shape = DEEP | ({"num_hidden_layers": QUICK_LAYERS} if quick else {})
+    shape = DEEP | (QUICK if quick else {})
     model = LlamaForCausalLM(LlamaConfig(**shape, vocab_size=len(tokenizer)))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

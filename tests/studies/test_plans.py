@@ -95,7 +95,7 @@ def test_figure_2_has_the_pull_in_every_metric_whatever_the_base_configuration_s
 
 def test_metrics_differ_in_nothing_else_and_each_meets_the_configured_one(tmp_path: Path) -> None:
     file = tmp_path / "base.toml"
-    file.write_text('[proximal]\nmetric = "counts"\nshare = 0.9\n')
+    file.write_text('[proximal]\nmetric = "counts"\n')
     plan = STUDIES["metrics"].plan(make_config(file), DATASET)
     proximals = {arm.name: config_of(plan, arm, 0, file).proximal for arm in plan.arms if arm.name != "single"}
     assert [one.metric for one in proximals.values()][2:] == [m for m in get_args(MetricName) if m != "counts"]

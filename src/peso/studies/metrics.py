@@ -19,7 +19,8 @@ def plan_metrics(config: RunConfig, dataset: Dataset) -> Plan:
     """Single evolving LoRA, and PESO as configured but for its metric: the configured one, every other, and no pull."""
     configured = config.proximal.metric
     others = [metric for metric in get_args(MetricName) if metric != configured]
-    ours = [method_arm(OURS), _arm(NO_PULL, strength=0.0)]
+    # A share that nobody configured goes with the strength, so it is named.
+    ours = [method_arm(OURS), _arm(NO_PULL, strength=0.0, share=config.proximal.share)]
     ours += [_arm(metric, metric=metric) for metric in others]
     pairs = [Pair(arm.name, REFERENCE, f"against {REFERENCE}") for arm in ours]
     pairs += [Pair(arm.name, OURS, f"against the metric {configured}") for arm in ours[1:]]

@@ -9,7 +9,7 @@ from commands import assert_one_sentence, peso
 from peso.config import dump_config
 from peso.files import read_json
 from peso.lm.low_rank import LowRank
-from peso.studies.activity import STRENGTHS, _rounding, measure_activity
+from peso.studies.activity import CONTROL, STRENGTHS, _rounding, measure_activity
 from peso.studies.activity_page import write_activity
 from streams import config, fill
 
@@ -25,11 +25,16 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_stronger_anchors_do_more_and_forms_differ_as_their_formulas_do(workspace: Path, tmp_path: Path) -> None:
     activities, roundings, fingerprint = measure_activity(workspace, workspace / "small.toml", [(16, 2)])
-    assert [(one.form, one.strength) for one in activities] == [
+    control, *anchored = activities
+    assert (control.form, control.strength) == CONTROL
+    assert [(one.form, one.strength) for one in anchored] == [
         (form, strength) for form, strengths in STRENGTHS.items() for strength in strengths
     ]
+    assert 0 < control.gradient_ratio < 1e-6
+    assert control.difference_ratio < min(one.difference_ratio for one in anchored)
+    assert control.distance_ratio == pytest.approx(1, abs=0.01)
     assert {(one.hidden_size, one.rank, one.rate_factor) for one in activities} == {(16, 2, 1.0)}
-    by_form = {form: [one for one in activities if one.form == form] for form in STRENGTHS}
+    by_form = {form: [one for one in anchored if one.form == form] for form in STRENGTHS}
     for form, points in by_form.items():
         assert all(0 < one.gradient_ratio for one in points), form
         differences = [one.difference_ratio for one in points]
@@ -48,7 +53,7 @@ def test_stronger_anchors_do_more_and_forms_differ_as_their_formulas_do(workspac
     record = read_json(tmp_path / "proximal.json", "result")
     assert len(record["activities"]) == len(activities)
     text = page.read_text()
-    assert text.count("| decoupled |") == 3 and "bfloat16" in text
+    assert text.count("| decoupled |") == 3 and text.count("| control |") == 1 and "bfloat16" in text
     assert (tmp_path / "proximal.svg").read_text().startswith("<svg")
 
 
@@ -58,7 +63,7 @@ def test_every_anchor_is_tried_at_the_rate_that_training_without_one_chose(works
     file.write_text(dump_config(config(training=rates)))
     activities, _, _ = measure_activity(workspace, file, [(16, 2)])
     assert {one.rate_factor for one in activities} == {1.0}
-    weakest = activities[0]
+    weakest = activities[1]
     assert weakest.form == "paper" and 0.8 < weakest.distance_ratio < 1
 
 

@@ -40,6 +40,8 @@ STRENGTHS: dict[ProximalForm, tuple[float, ...]] = {
     "decoupled": (1.0, 3.0, 10.0),
 }
 """Strengths of each form; the paper's where the form is the paper's."""
+CONTROL: tuple[ProximalForm, float] = ("paper", 1e-6)
+"""A gradient too small to mean anything: what is seen under it, training does by itself with any rounding."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def measure_activity(
         sizes: width of the embedded backbone and rank of the adapter.
 
     Returns:
-        What was measured, and the data's fingerprint.
+        What was measured, of each size the control first, and the data's fingerprint.
 
     Raises:
         PesoError: the data or the configuration are not usable.
@@ -132,21 +134,21 @@ def measure_activity(
             (trial["rate_factor"] for trial in without.rates if trial["selected"]), config.training.rate_factors[0]
         )
         at_rate = replace(materials, config=_with_rate(config, factor))
-        for form, strengths in STRENGTHS.items():
-            for strength in strengths:
-                anchor = ProximalConfig(form=form, strength=strength, share=1.0)
-                held, update = _first_update(at_rate, base, Peso(anchor))
-                ratios = [epoch["gradient_ratio"] for epoch in update.epochs]
-                way = _distance(free, before)
-                activities.append(
-                    Activity(
-                        hidden_size, rank, form, strength, factor,
-                        gradient_ratio=sum(ratios) / len(ratios),
-                        distance_ratio=_distance(held, before) / way,
-                        difference_ratio=_distance(held, free) / way,
-                        valid_loss=_kept(update), valid_loss_without=_kept(without),
-                    )
-                )  # fmt: skip
+        anchors = [(form, strength) for form, strengths in STRENGTHS.items() for strength in strengths]
+        for form, strength in (CONTROL, *anchors):
+            anchor = ProximalConfig(form=form, strength=strength, share=1.0)
+            held, update = _first_update(at_rate, base, Peso(anchor))
+            ratios = [epoch["gradient_ratio"] for epoch in update.epochs]
+            way = _distance(free, before)
+            activities.append(
+                Activity(
+                    hidden_size, rank, form, strength, factor,
+                    gradient_ratio=sum(ratios) / len(ratios),
+                    distance_ratio=_distance(held, before) / way,
+                    difference_ratio=_distance(held, free) / way,
+                    valid_loss=_kept(update), valid_loss_without=_kept(without),
+                )
+            )  # fmt: skip
         roundings += [
             Rounding(hidden_size, rank, str(dtype).removeprefix("torch."), *_rounding(free, before, dtype))
             for dtype in (torch.bfloat16, torch.float32)

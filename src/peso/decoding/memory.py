@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from peso.decoding.trie import NO_LEAF, Trie
+from peso.lm.device import moved
 
 NO_NODE = torch.iinfo(torch.int64).max
 
@@ -48,7 +49,7 @@ class Memory:
 
     def to(self, device: torch.device) -> "Memory":
         """The same on another device."""
-        return Memory(self.items.to(device), self.weights.to(device), self.strengths, self.prefix_power)
+        return Memory(moved(self.items, device), moved(self.weights, device), self.strengths, self.prefix_power)
 
 
 @dataclass(frozen=True, eq=False)

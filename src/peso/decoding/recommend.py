@@ -24,6 +24,7 @@ from peso.decoding.exact import exact_search
 from peso.decoding.memory import Memory
 from peso.decoding.quick_body import quick_body
 from peso.decoding.trie import Trie
+from peso.lm.device import moved
 from peso.lm.lora_linear import settled_weights
 from peso.lm.quantisation import is_quantised
 from peso.lm.sharding import is_sharded
@@ -195,8 +196,8 @@ class Recommender:
                     result = graphs(tokens, its_lengths, left_out)
                 else:
                     remembered = None if memory is None else memory.of(chosen).to(device)
-                    inputs = (tokens.to(device), its_lengths.to(device), its_trie, self._code_scores)
-                    its_left_out = None if left_out is None else left_out.to(device)
+                    inputs = (moved(tokens, device), moved(its_lengths, device), its_trie, self._code_scores)
+                    its_left_out = None if left_out is None else moved(left_out, device)
                     result = beam_search(self._body, *inputs, beam_width, k, its_left_out, remembered)
                 where = torch.from_numpy(chosen)
                 items[where], scores[where], bound[where] = result.items.cpu(), result.scores.cpu(), result.bound.cpu()

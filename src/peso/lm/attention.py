@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
+from peso.lm.device import moved
+
 
 @dataclass(frozen=True, eq=False)
 class Visibility:
@@ -41,7 +43,7 @@ class Visibility:
 
     def to(self, device: torch.device) -> "Visibility":
         """The same on another device."""
-        return Visibility(self.user.to(device), self.branch.to(device), self.limit.to(device))
+        return Visibility(*(moved(table, device) for table in (self.user, self.branch, self.limit)))
 
     def block_mask(self) -> BlockMask:
         """The same rule for FlexAttention, which skips blocks of keys that no query sees; the tables' device."""

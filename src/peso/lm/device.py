@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import cache
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from peso.lm.kernels import use_kernels
@@ -29,6 +30,13 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK_BYTES)
         library.mallopt(_TRIM_THRESHOLD, _LARGEST_HEAP_BYTES)
+
+
+def moved(table: Tensor, device: torch.device) -> Tensor:
+    """A tensor on another device; copies to CUDA come from pinned memory, so that nothing waits for them."""
+    if device.type != "cuda" or table.device.type != "cpu":
+        return table.to(device)
+    return table.pin_memory().to(device, non_blocking=True)
 
 
 def make_ready(model: PreTrainedModel, awaits_shards: bool = False, kernels: Kernels = "auto") -> PreTrainedModel:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from peso.data.dataset import Dataset, IntArray
 from peso.lm.attention import Visibility
+from peso.lm.device import moved
 from peso.lm.rows import Rows
 from peso.lm.templates import Template
 from peso.lm.vocabulary import Vocabulary
@@ -44,13 +45,9 @@ class Batch:
     events: IntArray
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on another device; copies from pinned memory do not wait."""
-        if device.type == "cpu":
-            return self
-        ids, positions, answers, codes = (
-            table.pin_memory().to(device, non_blocking=True)
-            for table in (self.input_ids, self.position_ids, self.answer_index, self.codes)
-        )
+        """The same on another device."""
+        tables = (self.input_ids, self.position_ids, self.answer_index, self.codes)
+        ids, positions, answers, codes = (moved(table, device) for table in tables)
         visibility = None if self.visibility is None else self.visibility.to(device)
         return Batch(ids, positions, visibility, answers, codes, self.events)
 

@@ -28,7 +28,7 @@ DEEP: dict[str, Any] = {
     "num_key_value_heads": 2, "tie_word_embeddings": True,
 }  # fmt: skip
 QUICK: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4}
-QUICK_TURNS = 3
+QUICK_TURNS = 2
 
 
 def main() -> None:

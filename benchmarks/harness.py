@@ -160,7 +160,7 @@ def run_benchmark(name: str, description: str | None, measure: Callable[[bool], 
 def record_of(name: str, quick: bool, outcome: Outcome, seconds: float) -> dict[str, Any]:
     """The JSON object of a benchmark: targets, details, and where they were measured.
 
-    A value that is not a number is null there. A quick one also promises to be.
+    A value that is not a number is null there. A quick run also promises to stay under a minute.
     """
     promised = dict(outcome.targets)
     if quick:

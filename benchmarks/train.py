@@ -152,24 +152,20 @@ def _floor(quick: bool) -> dict[str, Any]:
         },
         PAIRS,
     )
-    passes = [piece for chosen in ours.batches for piece in _passes(ours, lengths[chosen])]
+    of_batches = [lengths[chosen] for chosen in ours.batches]
+    of_passes = [batch[cut] for batch in of_batches for cut in cut_by_length(batch, ours.stage.tokens_of_a_pass)]
     rate = per_call * len(ours.batches) / comparison.median("products")
     return {
         "share": flops / per_call / len(ours.batches) * comparison.ratio("products", "epoch"),
         "share_of_plain_layers": of_plain / per_call / len(ours.batches) * comparison.ratio("products", "epoch"),
         "share_of_time_in_products": _share_in_products(ours),
-        "share_of_padding": 1 - int(lengths.sum()) / sum(len(piece) * int(piece.max()) for piece in passes),
+        "share_of_padding": 1 - int(lengths.sum()) / sum(len(one) * int(one.max()) for one in of_passes),
         "gflop_per_epoch": flops / 1e9,
         "gflop_per_epoch_of_plain_layers": of_plain / 1e9,
         "gflop_per_second_on_these_shapes": rate / 1e9,
         "gflop_per_second_on_a_square": 2 * 1536**3 / comparison.median("square") / 1e9,
         "seconds": comparison.as_json(),
     }
-
-
-def _passes(ours: OurTraining, lengths: np.ndarray) -> list[np.ndarray]:
-    """The lengths of a batch's rows, pass by pass."""
-    return [lengths[piece] for piece in cut_by_length(lengths, ours.stage.tokens_of_a_pass)]
 
 
 def _share_in_products(ours: OurTraining) -> float:
